@@ -1,0 +1,1 @@
+"""How clients reach the daemon: protocol, blocking and streaming clients, discovery."""

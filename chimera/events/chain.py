@@ -1,0 +1,62 @@
+"""The hash chain over the records of a log, and the one place where a record's bytes are made.
+
+A record is one compact JSON object without its newline. ``chain`` is its last member and hashes the chain
+before it with the record's own bytes up to ``,"chain"`` (BLAKE2b, 64 bits, as 16 hex digits). The bytes are
+final: nothing decodes a record to write it again. Knows no file.
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import blake2b
+
+__all__ = ["CHAIN_START", "chain_of_record", "encode_record", "link", "stated_chain"]
+
+CHAIN_START = b"0" * 16
+"""The chain before the first event."""
+
+_CHAIN_TAIL = re.compile(rb',"chain":"([0-9a-f]{16})"\}\Z')
+_CHAIN_TAIL_LENGTH = len(b',"chain":"0123456789abcdef"}')
+
+
+def link(previous: bytes, body: bytes) -> bytes:
+    """The chain after ``body``: 16 hex digits of BLAKE2b-64 over the previous chain and the bytes."""
+    return blake2b(previous + body, digest_size=8).hexdigest().encode()
+
+
+def encode_record(
+    seq: int, event_id: str, parent_id: str | None, event_type: str, ts: str, metadata: bytes, previous: bytes
+) -> tuple[bytes, bytes]:
+    """The record of one event, without newline, and its chain.
+
+    ``metadata`` is JSON that was checked already and is carried as it came; ids, type and ts must have been
+    checked too (chimera.identifiers), for they are written between quotes as they are.
+    """
+    parent = b"null" if parent_id is None else b'"%b"' % parent_id.encode()
+    body = b'{"seq":%d,"id":"%b","parent_id":%b,"type":"%b","ts":"%b","metadata":%b' % (
+        seq,
+        event_id.encode(),
+        parent,
+        event_type.encode(),
+        ts.encode(),
+        metadata,
+    )
+    chain = link(previous, body)
+    return b'%b,"chain":"%b"}' % (body, chain), chain
+
+
+def stated_chain(record: bytes) -> bytes | None:
+    """The chain that a record says it has, as 16 hex digits; None for a record that is not ours."""
+    match = _CHAIN_TAIL.match(record, len(record) - _CHAIN_TAIL_LENGTH) if record.endswith(b'"}') else None
+    return match.group(1) if match else None
+
+
+def chain_of_record(previous: bytes, record: bytes) -> bytes:
+    """The chain after a record that follows ``previous``.
+
+    A record with a chain counts with its bytes up to ``,"chain"``; one without counts with its bytes as they lie.
+    Equal to :func:`stated_chain` if and only if the record is whole and in its place.
+    """
+    if stated_chain(record) is None:
+        return link(previous, record)
+    return link(previous, record[:-_CHAIN_TAIL_LENGTH])

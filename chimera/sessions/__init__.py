@@ -1,0 +1,1 @@
+"""Sessions: the log and everything that reads it."""

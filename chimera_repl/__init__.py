@@ -1,0 +1,1 @@
+"""The prompt-toolkit REPL, a client of the daemon like any other."""

@@ -1,0 +1,1 @@
+"""The socket: listener, connections, dispatch, the contract and its methods."""

@@ -1,0 +1,1 @@
+"""SQLite tables derived from the logs: a cache, rebuilt at will."""
