@@ -7,6 +7,7 @@ Knows neither sessions nor events.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -17,15 +18,19 @@ from chimera.paths import FILE_MODE, FOLDER_MODE
 __all__ = [
     "append_file",
     "create_file",
+    "file_system_magic",
     "make_durable",
     "make_folder",
     "move",
     "preallocate",
     "remove_file",
+    "remove_files",
     "replace_file",
     "sync_data",
     "sync_file",
     "sync_folder",
+    "truncate_file",
+    "write_all",
 ]
 
 SYNCFS_FROM = 64
@@ -139,6 +144,27 @@ def remove_file(path: str) -> None:
     sync_folder(os.path.dirname(path))
 
 
+def truncate_file(path: str, size: int) -> None:
+    """Cut a file to ``size`` bytes, durably."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.ftruncate(descriptor, size)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_files(names: Iterable[str]) -> None:
+    """Remove several files durably; their folders are synced once."""
+    folders: set[str] = set()
+    for path in names:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        folders.add(os.path.dirname(path))
+    for folder in sorted(folders):
+        sync_folder(folder)
+
+
 def preallocate(path: str, size: int) -> None:
     """Create a zero-filled file of ``size`` bytes, durable with its folder entry.
 
@@ -188,10 +214,8 @@ def write_all(descriptor: int, body: bytes | memoryview) -> None:
 
 
 def _remove_quietly(path: str) -> None:
-    try:
+    with contextlib.suppress(OSError):  # the error that brought us here is the one to tell
         os.unlink(path)
-    except OSError:
-        pass  # the error that brought us here is the one to tell; a leftover is removed at the next start
 
 
 def _syncfs_of(folders: list[str]) -> bool:
@@ -199,7 +223,7 @@ def _syncfs_of(folders: list[str]) -> bool:
     if sys.platform != "linux" or not _kernel_reports_syncfs_errors():
         return False
     reachable = next((folder for folder in folders if os.path.isdir(folder)), None)
-    if reachable is None or _file_system_magic(reachable) not in _SYNCFS_FILE_SYSTEMS:
+    if reachable is None or file_system_magic(reachable) not in _SYNCFS_FILE_SYSTEMS:
         return False
     devices: set[int] = set()
     for folder in folders:
@@ -227,7 +251,7 @@ def _kernel_reports_syncfs_errors() -> bool:
         return False
 
 
-def _file_system_magic(path: str) -> int:
+def file_system_magic(path: str) -> int:
     """``f_type`` of statfs(2): the first machine word of the structure on Linux."""
     buffer = ctypes.create_string_buffer(256)
     if _libc().statfs(os.fsencode(path), buffer) != 0:

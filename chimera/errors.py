@@ -15,7 +15,9 @@ neither a socket nor a data library may be loaded by somebody who only wants to 
 
 from __future__ import annotations
 
-from typing import Any
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # a name of our own: ``typing`` costs the command line half an interpreter's start
+    from typing import Any
 
 EXIT_OK = 0
 EXIT_FAILED = 1

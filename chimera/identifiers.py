@@ -31,9 +31,7 @@ EPOCH_UNKNOWN = -1
 
 _EVENT_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _EVENT_TYPE = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
-_TIME = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?)?(Z|z|[+-]\d\d:?\d\d)?\Z"
-)
+_TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?)?(Z|z|[+-]\d\d:?\d\d)?\Z")
 
 
 def new_session_id(flavour: str, now: float | None = None) -> str:
@@ -73,8 +71,7 @@ def check_session_id(session_id: object) -> str:
         raise InvalidId(f"the session id {session_id!r} begins with a dot; such names are the store's own")
     if "/" in session_id or "\\" in session_id or not session_id.isprintable():
         raise InvalidId(
-            f"the session id {session_id!r} holds a separator or a control character; "
-            "it must be one plain folder name"
+            f"the session id {session_id!r} holds a separator or a control character; it must be one plain folder name"
         )
     return session_id
 
@@ -89,9 +86,7 @@ def check_event_id(event_id: object) -> str:
 def check_event_type(event_type: object) -> str:
     """The type itself when it matches ``[a-z][a-z0-9_]{0,63}``; raises InvalidId otherwise."""
     if not isinstance(event_type, str) or not _EVENT_TYPE.match(event_type):
-        raise InvalidId(
-            f"the event type {_shown(event_type)} is not a lower-case letter and up to 63 of a-z 0-9 _"
-        )
+        raise InvalidId(f"the event type {_shown(event_type)} is not a lower-case letter and up to 63 of a-z 0-9 _")
     return event_type
 
 
@@ -134,8 +129,8 @@ def epoch_microseconds(text: str) -> int:
 
 def _days_since_epoch(year: int, month: int, day: int) -> int:
     """Proleptic Gregorian day number, without loading ``datetime`` (which the command line avoids)."""
-    lengths = (31, 29 if year % 4 == 0 and (year % 100 != 0 or year % 400 == 0) else 28)
-    lengths += (31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+    february = 29 if year % 4 == 0 and (year % 100 != 0 or year % 400 == 0) else 28
+    lengths = (31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
     if not 1 <= month <= 12 or not 1 <= day <= lengths[month - 1] or year < 1:
         raise ValueError("no such day")
     past = year - 1

@@ -10,8 +10,8 @@ import os
 from chimera.errors import NotPermitted
 
 __all__ = [
-    "FOLDER_MODE",
     "FILE_MODE",
+    "FOLDER_MODE",
     "config_path",
     "eventlog_root",
     "home",

@@ -11,6 +11,10 @@ import pytest
 from tests.support.daemon import RunningDaemon
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rounds", type=int, help="how many times tests/crash kills at random (default 200)")
+
+
 @pytest.fixture(autouse=True)
 def _no_real_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test may touch the home of whoever runs it."""

@@ -81,7 +81,7 @@ class RpcError(Exception):
 
 
 class Connection:
-    """The plainest possible client: one JSON object a line. Not our own client on purpose: tests must not share its bugs."""
+    """The plainest client: one JSON object a line. Not our own on purpose: tests must not share its bugs."""
 
     def __init__(self, path: str, timeout: float = 30.0) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -1,0 +1,367 @@
+"""``EventLog``: one session's log for programs that embed the library.
+
+Appends take the session's lock and are synced as asked; when a daemon owns the event-log root they go through it
+instead. Indices are 0-based (``seq`` - 1). Knows nothing of messages, turns or trees.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import msgspec
+
+from chimera import durable, paths
+from chimera.errors import InvalidParams, Locked, NoSpace, OwnerRunning, StorageError
+from chimera.events.chain import CHAIN_START
+from chimera.events.check import encode_metadata
+from chimera.events.event import Event, Problem
+from chimera.flavours import FLAVOURS, origin_of
+from chimera.identifiers import check_session_id, format_timestamp, new_event_id
+from chimera.sessions.eventlog.journal import SECTOR, list_segments
+from chimera.sessions.eventlog.locks import OwnerLock, SessionLock, living_owner
+from chimera.sessions.eventlog.reader import read_log, require_whole
+from chimera.sessions.eventlog.records import LogReading, Record
+from chimera.sessions.eventlog.recovery import journal_waits, recover_root
+from chimera.sessions.eventlog.writer import NewEvent, NumberedEvents, SessionWriter, check_events
+
+__all__ = ["EventLog", "Fsync"]
+
+Fsync = Literal["event", "turn", "never"]
+TURN_ENDS = frozenset({"turn_end", "agent_result", "cancelled", "error"})
+"""Events after which ``fsync="turn"`` syncs."""
+
+WAIT_SECONDS = 30.0
+ASK_OWNER_SECONDS = 1.0
+
+
+class EventLog:
+    """The append-only log in ``directory``, one session's folder.
+
+    Args:
+        directory: the session's folder; a leading ``~`` is expanded. It is made at the first append.
+        fsync: without a daemon, when appends reach the disk: each (``event``), at the end of a turn (``turn``), or
+            when the system pleases (``never``). A daemon always makes them durable.
+        layout: for a log without events; by default the one of the session's flavour.
+
+    Raises:
+        InvalidId: the folder's name is no session id.
+    """
+
+    def __init__(self, directory: str | Path, *, fsync: Fsync = "event", layout: str | None = None) -> None:
+        if fsync not in ("event", "turn", "never"):
+            raise InvalidParams(f"fsync is {fsync!r}; it must be 'event', 'turn' or 'never'")
+        self.directory = os.path.abspath(os.path.expanduser(os.fspath(directory)))
+        self.session_id = check_session_id(os.path.basename(self.directory))
+        self._root = os.path.dirname(self.directory)
+        self._fsync = fsync
+        flavour = FLAVOURS.get(origin_of(self.session_id))
+        self._layout = layout or (flavour.layout if flavour else "jsonl")
+        self._writer: SessionWriter | None = None
+        self._writer_stamp: tuple[object, ...] = ()
+        self._unsynced: set[str] = set()
+        self._records: list[Record] = []
+        self._by_seq: dict[int, Record] = {}
+        self._by_id: dict[str, Record] = {}
+        self._reading: LogReading | None = None
+        self._stamp: tuple[object, ...] = ()
+
+    # -- reading
+
+    @property
+    def length(self) -> int:
+        """How many events the log holds."""
+        return len(self._read().records)
+
+    def __len__(self) -> int:
+        return self.length
+
+    @property
+    def last_index(self) -> int:
+        """The index of the newest event; -1 for an empty log."""
+        return self._read().head_seq - 1
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What is wrong with the files; reading goes on around it."""
+        return list(self._read().problems)
+
+    @property
+    def missing(self) -> list[int]:
+        """Numbers (``seq``) of events that are missing from the log."""
+        return list(self._read().missing)
+
+    def get_by_index(self, index: int) -> Event:
+        """The event with this 0-based index; raises IndexError when there is none."""
+        self._read()
+        record = self._by_seq.get(index + 1)
+        if record is None:
+            raise IndexError(f"the log {self.session_id!r} has no event with index {index}")
+        return record.event()
+
+    def get_by_id(self, event_id: str) -> Event | None:
+        """The event with this id, or None."""
+        self._read()
+        record = self._by_id.get(event_id)
+        return record.event() if record is not None else None
+
+    def get_range(self, start: int, end: int) -> list[Event]:
+        """Events with ``start <= index < end``."""
+        return [record.event() for record in self._read().records if start < record.seq <= end]
+
+    def get_since(self, index: int) -> list[Event]:
+        """Events from ``index`` on, that one included."""
+        return [record.event() for record in self._read().records if record.seq > index]
+
+    def replay(self) -> Iterator[Event]:
+        """Every event in order.
+
+        Raises:
+            LogGapError: events are missing; ``missing`` holds their numbers. Nothing has been given then.
+        """
+        reading = self._read()
+        require_whole(reading)
+        return (record.event() for record in reading.records)
+
+    # -- appending
+
+    def append(
+        self,
+        event: str | Event,
+        metadata: dict[str, Any] | None = None,
+        *,
+        event_id: str | None = None,
+        parent_id: str | msgspec.UnsetType | None = msgspec.UNSET,
+        ts: str | None = None,
+    ) -> int:
+        """Append one event, given by its type and metadata or as an :class:`Event`; returns its 0-based index.
+
+        The id may also stand in ``metadata["event_id"]``. The same id with the same content is acknowledged again.
+
+        Raises:
+            InvalidParams, InvalidId, EventTooLarge, IdConflict: nothing was appended.
+            Locked: another process has held the session for 30 s.
+            NoSpace, StorageError: the disk refused; what became of the event is not known.
+        """
+        if isinstance(event, Event):
+            new = _new_event(event.type, event.metadata, event.id, event.parent_id, event.ts or None)
+        else:
+            new = _new_event(event, metadata or {}, event_id, parent_id, ts)
+        return self._append([new])[0]
+
+    def extend(self, events: Iterable[Event]) -> list[int]:
+        """Append several events, all or none; returns their indices."""
+        return self._append(
+            [_new_event(one.type, one.metadata, one.id, one.parent_id, one.ts or None) for one in events]
+        )
+
+    def sync(self) -> None:
+        """Make everything appended so far durable, whatever ``fsync`` says."""
+        waiting, self._unsynced = self._unsynced, set()
+        if waiting:
+            durable.make_durable(waiting)
+
+    def close(self) -> None:
+        """Sync what ``fsync="turn"`` still holds back."""
+        if self._fsync != "never":
+            self.sync()
+
+    def __enter__(self) -> EventLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _append(self, events: list[NewEvent]) -> list[int]:
+        check_events(events)
+        for event in events:
+            event.id = event.id or new_event_id()  # a retry through the daemon must not append twice
+        if living_owner(self._root) is not None:
+            return self._append_through_daemon(events)
+        if _segments_wait(self._root):
+            self._recover()
+        try:
+            return self._append_to_files(events)
+        except OSError as error:
+            self._writer = None
+            reason = error.strerror or str(error)
+            kind = NoSpace if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else StorageError
+            raise kind(
+                f"the disk refused the append ({reason}); retry with the same event id", outcome="unknown"
+            ) from error
+
+    def _append_to_files(self, events: list[NewEvent]) -> list[int]:
+        durable.make_folder(self.directory)
+        lock = SessionLock(self.directory)
+        if not self._lock(lock):
+            return self._append_through_daemon(events)
+        try:
+            writer = self._writer_under_lock()
+            have_read_all = self._reading is not None and self._stamp == _stamp(self.directory)
+            numbered = writer.number(events, None, format_timestamp(time.time_ns()))
+            if numbered.records:
+                self._write(writer, numbered)
+                self._writer_stamp = _stamp(self.directory)
+                if have_read_all:
+                    self._note(numbered)
+                    self._stamp = self._writer_stamp
+        finally:
+            lock.release()
+        return list(range(numbered.first_seq - 1, numbered.last_seq))
+
+    def _lock(self, lock: SessionLock) -> bool:
+        """Take the session's lock; False when a daemon owns the root by now and should be asked instead."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while True:
+            try:
+                lock.acquire(ASK_OWNER_SECONDS)
+                return True
+            except Locked:
+                if living_owner(self._root) is not None:
+                    return False
+                if time.monotonic() > deadline:
+                    raise
+
+    def _writer_under_lock(self) -> SessionWriter:
+        """The writer, read anew when somebody else has appended since."""
+        if self._writer is None or self._writer_stamp != _stamp(self.directory):
+            self._writer = SessionWriter.open(self.directory, self.session_id, self._layout)
+        return self._writer
+
+    def _write(self, writer: SessionWriter, numbered: NumberedEvents) -> None:
+        if writer.layout.one_file_an_event:
+            bodies = zip(numbered.files, (record + b"\n" for record in numbered.records), strict=True)
+        else:
+            body = b"\n".join(numbered.records) + b"\n"
+            bodies = zip(["events.jsonl"], [body], strict=True)
+        for file, body in bodies:
+            path = os.path.join(self.directory, file)
+            _write_plainly(path, body)
+            self._unsynced.add(path)
+        writer.written(numbered)
+        if self._fsync == "event" or (self._fsync == "turn" and self._ends_turn(numbered)):
+            self.sync()
+
+    def _ends_turn(self, numbered: NumberedEvents) -> bool:
+        return any(msgspec.json.decode(record, type=_TypeOnly).type in TURN_ENDS for record in numbered.records)
+
+    def _append_through_daemon(self, events: list[NewEvent]) -> list[int]:
+        """The daemon that owns the root appends for us; it makes the session where it is not there."""
+        from chimera.client.blocking import Client
+
+        owner = living_owner(self._root)
+        if owner is None:
+            return self._append_to_files(events)
+        with Client(socket_path=owner.socket, start=False) as client:
+            if not os.path.isdir(self.directory):
+                client.call("sessions.create", session_id=self.session_id, layout=self._layout)
+            outcome = client.append(self.session_id, [_wire_form(event) for event in events])
+        self._stamp = ()
+        self._writer = None
+        return list(range(outcome["first_seq"] - 1, outcome["last_seq"]))
+
+    def _recover(self) -> None:
+        """A daemon died and left acknowledged events in its journal: they come first."""
+        if not journal_waits(self._root):
+            return
+        owner = OwnerLock(self._root)
+        try:
+            owner.acquire()
+        except OwnerRunning:
+            return  # a daemon has taken over and recovers itself; the append goes through it
+        try:
+            recover_root(self._root)
+        finally:
+            owner.release()
+
+    # -- what is known of the files
+
+    def _read(self) -> LogReading:
+        """The log as it lies now; read again when somebody else has changed it."""
+        stamp = _stamp(self.directory)
+        if self._reading is None or stamp != self._stamp:
+            self._reading = read_log(self.directory) if stamp else _empty_reading(self.directory)
+            self._stamp = stamp
+            self._by_seq = {record.seq: record for record in self._reading.records}
+            self._by_id = {record.event_id: record for record in self._reading.records}
+        return self._reading
+
+    def _note(self, numbered: NumberedEvents) -> None:
+        """Add what we wrote ourselves to what we have read, so that it need not be read again."""
+        assert self._reading is not None
+        offset = numbered.offset
+        for seq, (event_id, record, file) in enumerate(
+            zip(numbered.ids, numbered.records, numbered.files, strict=True), numbered.first_seq
+        ):
+            chain = record[-18:-2]
+            in_file = offset if file == "events.jsonl" else 0
+            noted = Record(seq, record, file, in_file, event_id, chain, True, self._reading.leaf_id)
+            self._reading.records.append(noted)
+            self._by_seq[seq] = self._by_id[event_id] = noted
+            self._reading.leaf_id = event_id
+            offset += len(record) + 1
+        self._reading.head_seq, self._reading.head_chain = numbered.last_seq, numbered.chain
+
+
+class _TypeOnly(msgspec.Struct):
+    type: str
+
+
+def _new_event(
+    event_type: str,
+    metadata: dict[str, Any],
+    event_id: str | None,
+    parent_id: str | msgspec.UnsetType | None,
+    ts: str | None,
+) -> NewEvent:
+    given = metadata.get("event_id")
+    if event_id is None and isinstance(given, str):
+        event_id = given
+    return NewEvent(event_type, msgspec.Raw(encode_metadata(metadata)), event_id, parent_id, ts)
+
+
+def _wire_form(event: NewEvent) -> dict[str, Any]:
+    """The event as ``sessions.append`` takes it."""
+    form: dict[str, Any] = {"type": event.type, "metadata": msgspec.json.decode(event.metadata), "id": event.id}
+    if event.parent_id is not msgspec.UNSET:
+        form["parent_id"] = event.parent_id
+    if event.ts is not None:
+        form["ts"] = event.ts
+    return form
+
+
+def _write_plainly(path: str, body: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, paths.FILE_MODE)
+    try:
+        durable.write_all(descriptor, body)
+    finally:
+        os.close(descriptor)
+
+
+def _stamp(directory: str) -> tuple[object, ...]:
+    """What changes with any append, by whomever; () when there is no such folder."""
+    try:
+        folder = os.stat(directory)
+    except FileNotFoundError:
+        return ()
+    try:
+        lines = os.stat(os.path.join(directory, "events.jsonl"))
+    except FileNotFoundError:
+        return (folder.st_ino, folder.st_mtime_ns)
+    return (folder.st_ino, folder.st_mtime_ns, lines.st_ino, lines.st_size, lines.st_mtime_ns)
+
+
+def _segments_wait(root: str) -> bool:
+    """A quick look whether the journal may hold frames: a segment bigger than the trace of a clean stop."""
+    return any(os.path.getsize(path) > SECTOR for _, path in list_segments(paths.journal_folder(root)))
+
+
+def _empty_reading(directory: str) -> LogReading:
+    return LogReading(directory, None, 1, 1, [], [], [], [], None, 0, 0, CHAIN_START, None)

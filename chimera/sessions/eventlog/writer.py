@@ -1,0 +1,281 @@
+"""The state of one session that is open for appending: numbers, ids, chain, leaf, and where the next record goes.
+
+Numbering is pure and all or nothing; writing puts numbered records into the session's files without syncing them.
+The caller holds the session's lock and decides about durability: ``EventLog`` syncs the files, the daemon's
+committer its journal. Knows neither of them.
+"""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+
+from chimera import durable, paths
+from chimera.errors import IdConflict, InvalidParams, SeqConflict, TooLarge
+from chimera.events.chain import CHAIN_START, encode_record, stated_chain
+from chimera.events.check import check_metadata, check_timestamp
+from chimera.identifiers import check_event_id, check_event_type, new_event_id
+from chimera.sessions.eventlog.layouts import LAYOUTS
+from chimera.sessions.eventlog.places import Places
+from chimera.sessions.eventlog.reader import LogReading, Tail, read_log
+
+__all__ = [
+    "MAX_CALL_BYTES",
+    "NewEvent",
+    "NumberedEvents",
+    "SessionWriter",
+    "check_events",
+    "estimated_bytes",
+    "settle_tail",
+]
+
+MAX_CALL_BYTES = 15 * 1024 * 1024
+"""What one call may append: it is one frame of the journal, and a frame fits in one segment."""
+
+RECORD_BYTES_ABOVE_METADATA = 800
+"""More than a record and its journal entry take above the metadata: ids, parent, type, time, chain, names."""
+
+_known_types: set[str] = set()
+
+
+class NewEvent(msgspec.Struct, forbid_unknown_fields=True):
+    """An event as a client gives it. Without ``parent_id`` it follows the session's leaf; null makes it a root."""
+
+    type: str
+    metadata: msgspec.Raw = msgspec.Raw(b"{}")
+    id: str | None = None
+    parent_id: str | msgspec.UnsetType | None = msgspec.UNSET
+    ts: str | None = None
+
+
+class NumberedEvents(msgspec.Struct):
+    """The events of one call with their numbers: new ones to write, or the first answer of ones that are there.
+
+    Attributes:
+        records: what is to be written, in order, without newlines; empty for a repeated call.
+        files: the file of each record; ``events.jsonl`` for all in that layout.
+        previous: the chain before the first record.
+        offset: where in ``events.jsonl`` the first record goes; 0 in layouts with one file an event.
+    """
+
+    first_seq: int
+    last_seq: int
+    ids: list[str]
+    chain: bytes
+    records: list[bytes] = []
+    files: list[str] = []
+    previous: bytes = CHAIN_START
+    offset: int = 0
+
+
+def estimated_bytes(events: list[NewEvent]) -> int:
+    """An upper bound of what a call takes in the journal."""
+    return sum(len(event.metadata) for event in events) + RECORD_BYTES_ABOVE_METADATA * len(events)
+
+
+def check_events(events: list[NewEvent]) -> None:
+    """Everything about a call that needs no session: bytes first, then types, times and ids (store rule 2).
+
+    Raises:
+        InvalidParams, InvalidId, EventTooLarge, TooLarge, IdConflict.
+    """
+    if not events:
+        raise InvalidParams("events is empty; give at least one event")
+    for event in events:
+        check_metadata(event.metadata)
+    total = estimated_bytes(events)
+    if total > MAX_CALL_BYTES:
+        raise TooLarge(f"the call holds about {total} bytes of events, over {MAX_CALL_BYTES}; append them in parts")
+    for event in events:
+        if event.type not in _known_types:
+            check_event_type(event.type)
+            if len(_known_types) < 1024:
+                _known_types.add(event.type)
+        if event.ts is not None:
+            check_timestamp(event.ts)
+        if event.id is not None:
+            check_event_id(event.id)
+        if event.parent_id is not msgspec.UNSET and event.parent_id is not None:
+            check_event_id(event.parent_id)
+    given = [event.id for event in events if event.id is not None]
+    if len(given) > 1 and len(set(given)) != len(given):
+        raise IdConflict("two events of this call have the same id; give each its own")
+
+
+class SessionWriter:
+    """One open session. Not thread-safe: it belongs to whoever holds the lock.
+
+    Attributes:
+        seq, chain, leaf_id: the head, as numbered; what is written may lag behind by what the caller holds back.
+        places: where the written events lie.
+        size: bytes in ``events.jsonl`` that are ours to append behind.
+    """
+
+    def __init__(self, session_id: str, reading: LogReading, layout_name: str) -> None:
+        self.session_id = session_id
+        self.folder = reading.folder
+        self.layout = LAYOUTS[layout_name]
+        self.seq = reading.head_seq
+        self.chain = reading.head_chain
+        self.leaf_id = reading.leaf_id
+        self.next_number = reading.next_number
+        self.places = Places.of_reading(reading)
+        self.missing = list(reading.missing)
+        self.first_chain = reading.records[0].chain if reading.records else None
+        self.size = 0 if self.layout.one_file_an_event else _size_of(os.path.join(reading.folder, "events.jsonl"))
+        self._ids: dict[str, int] = {record.event_id: record.seq for record in reading.records}
+        self._unwritten: dict[int, bytes] = {}
+
+    @classmethod
+    def open(cls, folder: str, session_id: str, new_layout: str) -> SessionWriter:
+        """Read the log of a session whose lock is held, settle its tail, and be ready to append.
+
+        ``new_layout`` is used where there is no event yet, and behind packed events.
+
+        Raises:
+            OSError: the folder cannot be read or its tail not be set aside.
+        """
+        reading = read_log(folder)
+        if reading.tail is not None:
+            settle_tail(folder, reading.tail)
+            reading = read_log(folder)
+        layout = reading.layout if reading.layout in ("jsonl", "typed", "ids") else new_layout
+        return cls(session_id, reading, layout)
+
+    def number(self, events: list[NewEvent], expect_seq: int | None, now: str) -> NumberedEvents:
+        """Give checked events their numbers, ids, parents and chain; the head moves. All or nothing.
+
+        Raises:
+            IdConflict, SeqConflict, InvalidParams: nothing has changed.
+        """
+        repeated = self._repeated(events)
+        if repeated is not None:
+            return repeated
+        if expect_seq is not None and expect_seq != self.seq:
+            raise SeqConflict(
+                f"the session's head is {self.seq}, not {expect_seq}; read what was added and append again",
+                head_seq=self.seq,
+            )
+        ids = [event.id or new_event_id() for event in events]
+        self._check_parents(events, ids)
+        numbered = NumberedEvents(
+            first_seq=self.seq + 1,
+            last_seq=self.seq + len(events),
+            ids=ids,
+            chain=self.chain,
+            previous=self.chain,
+            offset=self.size,
+        )
+        one_file_an_event, file = self.layout.one_file_an_event, "events.jsonl"
+        for event, event_id in zip(events, ids, strict=True):
+            parent_id = self.leaf_id if event.parent_id is msgspec.UNSET else event.parent_id
+            self.seq += 1
+            record, self.chain = encode_record(
+                self.seq, event_id, parent_id, event.type, event.ts or now, bytes(event.metadata), self.chain
+            )
+            if one_file_an_event:
+                file = self.layout.file_name(self.next_number, event.type, event_id)
+                self.next_number += 1
+            numbered.records.append(record)
+            numbered.files.append(file)
+            self.size += len(record) + 1
+            self.leaf_id = event_id
+            self._ids[event_id] = self.seq
+            self._unwritten[self.seq] = record
+        numbered.chain = self.chain
+        if self.first_chain is None:
+            self.first_chain = stated_chain(numbered.records[0])
+        return numbered
+
+    def written(self, numbered: NumberedEvents) -> None:
+        """Note that the records of a call are in the session's files, readable at their places."""
+        offset, one_file_an_event = numbered.offset, self.layout.one_file_an_event
+        seq = numbered.first_seq
+        for record, file in zip(numbered.records, numbered.files, strict=True):
+            self.places.add(seq, file, 0 if one_file_an_event else offset, len(record))
+            self._unwritten.pop(seq, None)
+            offset += len(record) + 1
+            seq += 1
+
+    def is_written(self, seq: int) -> bool:
+        """Whether an event of this number can be read from the files already."""
+        return seq not in self._unwritten
+
+    def has_event(self, event_id: str) -> bool:
+        return event_id in self._ids
+
+    def _repeated(self, events: list[NewEvent]) -> NumberedEvents | None:
+        """The first answer again when all the call's ids are there with the same type and metadata (store rule 3)."""
+        known = [event for event in events if event.id is not None and event.id in self._ids]
+        if not known:
+            return None
+        for event in known:
+            stored = self._record_at(self._ids[event.id or ""])
+            if len(known) != len(events) or not _same_content(event, stored):
+                raise IdConflict(
+                    f"the event id {event.id!r} is already in this session with other content or in another call; "
+                    "give a new event a new id",
+                    event_id=event.id,
+                )
+        seqs = [self._ids[event.id or ""] for event in events]
+        chain = stated_chain(self._record_at(seqs[-1])) or CHAIN_START
+        return NumberedEvents(
+            first_seq=seqs[0], last_seq=seqs[-1], ids=[event.id or "" for event in events], chain=chain
+        )
+
+    def _record_at(self, seq: int) -> bytes:
+        held_back = self._unwritten.get(seq)
+        if held_back is not None:
+            return held_back
+        return self.places.read(seq, seq, 1, 1)[0][1]
+
+    def _check_parents(self, events: list[NewEvent], ids: list[str]) -> None:
+        for position, event in enumerate(events):
+            parent_id = event.parent_id
+            if parent_id is msgspec.UNSET or parent_id is None or parent_id in self._ids:
+                continue
+            if parent_id not in ids[:position]:
+                raise InvalidParams(
+                    f"parent_id {parent_id!r} names no earlier event of this session; "
+                    "give the id of one that is there, or leave parent_id out"
+                )
+
+
+def settle_tail(folder: str, tail: Tail) -> None:
+    """Make the end of a log whole before something is appended (store rule 11). Nothing is destroyed.
+
+    A last line that parses and links gets its newline; anything else goes to ``quarantine/`` first.
+    """
+    path = os.path.join(folder, tail.file)
+    if tail.belongs:
+        durable.append_file(path, b"\n")
+        return
+    quarantine = paths.quarantine_folder(folder)
+    durable.make_folder(quarantine)
+    aside = os.path.join(quarantine, f"{tail.file}.{tail.offset}-{os.urandom(4).hex()}")
+    if tail.file == "events.jsonl":
+        durable.create_file(aside, tail.body)
+        durable.truncate_file(path, tail.offset)
+    else:
+        durable.move(path, aside)
+
+
+class _Content(msgspec.Struct):
+    type: str
+    metadata: msgspec.Raw
+
+
+def _same_content(event: NewEvent, stored_record: bytes) -> bool:
+    stored = msgspec.json.decode(stored_record, type=_Content)
+    if stored.type != event.type:
+        return False
+    given, kept = bytes(event.metadata), bytes(stored.metadata)
+    return given == kept or msgspec.json.decode(given) == msgspec.json.decode(kept)
+
+
+def _size_of(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,1 @@
+"""The documented names of ``shrew``, over the code that all seven flavours share."""

@@ -1,0 +1,318 @@
+"""One client: lines in, replies and notifications out, in order and within bounds.
+
+Appends of one connection overlap, which is what lets many of them share one sync; any other call begins when the
+appends before it are answered, and what follows waits for it. Everything is bounded:
+
+    what                                  bound                       beyond it
+    one line                              16 MiB                      answered -32600, the connection is closed
+    appends in flight                     1,024, or 32 MiB of lines   reading pauses
+    lines that wait                       what one read brought       reading pauses
+    replies that the client does not take 1 MiB, and one reply        its calls and its reading pause
+    lines of all clients together         256 MiB                     large calls are answered `overloaded`
+
+Knows neither a method nor how a line is understood.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import cast
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from chimera.errors import ChimeraError, InvalidRequest, Overloaded
+from chimerad.rpc.context import CallContext
+from chimerad.rpc.dispatch import AppendCall, Dispatcher
+from chimerad.rpc.envelope import Envelope
+from chimerad.rpc.framing import LineSplitter
+from chimerad.rpc.replies import MAX_LINE_BYTES, NO_ID, failure, success
+from chimerad.store.committer import AppendOutcome
+
+__all__ = ["Connection", "Load"]
+
+log = logging.getLogger(__name__)
+
+MAX_APPENDS = 1024
+MAX_APPEND_BYTES = 32 * 1024 * 1024
+WRITE_HIGH_WATER = 1024 * 1024
+WRITE_LOW_WATER = 256 * 1024
+MAX_HELD_BYTES = 256 * 1024 * 1024
+SMALL_LINE_BYTES = 64 * 1024
+"""Lines up to this size are served under load too, so that the daemon can be asked how it is, and stopped."""
+
+LINGER_SECONDS = 5.0
+"""How long the rest of what a refused client sends is thrown away, so that it can read why before the end."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Load:
+    """Bytes of lines that all connections together hold: unfinished, waiting, or being served."""
+
+    __slots__ = ("held",)
+
+    def __init__(self) -> None:
+        self.held = 0
+
+
+class Connection(asyncio.Protocol):
+    """The protocol object of one accepted client, and the sink of its subscriptions."""
+
+    def __init__(self, dispatcher: Dispatcher, load: Load, connections: set[Connection]) -> None:
+        self._dispatcher = dispatcher
+        self._store = dispatcher.daemon.store
+        self._load = load
+        self._connections = connections
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._splitter = LineSplitter()
+        self._unfinished_held = 0
+        self._waiting: deque[bytes] = deque()
+        self._next: AppendCall | Envelope | None | UnsetType = UNSET  # what the first waiting line was recognised as
+        self._refusal: ChimeraError | None = None  # answers what came behind the waiting lines
+        self._serving: asyncio.Task[None] | None = None
+        self._appends = 0
+        self._append_bytes = 0
+        self._outgoing: list[bytes] = []
+        self._outgoing_bytes = 0
+        self._flush_scheduled = False
+        self._reading = True
+        self._writable = True
+        self._ending = False  # nothing more is read: close when what has come is answered
+        self._linger: asyncio.TimerHandle | None = None
+        self._drain_waiters: list[asyncio.Future[None]] = []
+        self._closed: asyncio.Future[None] = self._loop.create_future()
+
+    # What the event loop tells.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(WRITE_HIGH_WATER, WRITE_LOW_WATER)
+        self._connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._ending or self._refusal is not None:
+            return
+        lines = self._splitter.feed(data)
+        self._waiting.extend(lines)
+        self._load.held += sum(map(len, lines))
+        self._hold_unfinished()
+        if self._splitter.overflown:
+            self._refuse(InvalidRequest(f"the line is longer than {MAX_LINE_BYTES} bytes; send less in one call"))
+        elif self._load.held > MAX_HELD_BYTES and self._unfinished_held > SMALL_LINE_BYTES:
+            self._refuse(_overloaded())
+        self._advance()
+
+    def eof_received(self) -> bool:
+        """The client sends no more: what came whole is still answered, half a line is dropped."""
+        self._stop_lingering()
+        self._end()
+        return True
+
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002
+        """What came whole is still carried out, though nobody hears the answers."""
+        self._transport = None
+        self._writable = True
+        self._outgoing.clear()
+        self._outgoing_bytes = 0
+        self._connections.discard(self)
+        self._store.drop_sink(self)
+        self._wake_drain_waiters()
+        self._stop_lingering()
+        self._closed.set_result(None)
+        self._end()
+
+    def pause_writing(self) -> None:
+        self._writable = False
+        self._set_reading()
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        self._wake_drain_waiters()
+        self._loop.call_soon(self._advance)
+
+    # What the store's subscriptions use.
+
+    def write_line(self, line: bytes) -> None:
+        """Queue one reply or notification; what one turn of the loop brings leaves in one write, in order."""
+        if self._transport is None or self._linger is not None:
+            return
+        self._outgoing.append(line)
+        self._outgoing_bytes += len(line) + 1
+        if self._outgoing_bytes > WRITE_LOW_WATER:
+            self._flush()
+        elif not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def backlog(self) -> int:
+        return 0 if self._transport is None else self._transport.get_write_buffer_size() + self._outgoing_bytes
+
+    async def drained(self) -> None:
+        self._flush()
+        if self._transport is not None and not self._writable:
+            waiter = self._loop.create_future()
+            self._drain_waiters.append(waiter)
+            await waiter
+        if self._transport is None:
+            raise ConnectionError("the client has gone")
+
+    # What the server uses.
+
+    async def finish(self) -> None:
+        """Begin nothing more, answer what has begun, and close; returns when the connection is closed."""
+        self._load.held -= sum(map(len, self._waiting))
+        self._waiting.clear()
+        self._next = UNSET
+        self._stop_lingering()
+        self._end()
+        await asyncio.shield(self._closed)
+
+    def abort(self) -> None:
+        """Close at once, whatever is unsent."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # Serving.
+
+    def _advance(self) -> None:
+        """Begin what may begin, in the order in which it came."""
+        while self._waiting and self._may_begin():
+            line, call, self._next = self._waiting.popleft(), self._next, UNSET
+            if isinstance(call, AppendCall):
+                self._begin_append(call, len(line))
+            else:
+                self._serving = self._loop.create_task(self._serve(line, None if call is UNSET else call))
+        self._set_reading()
+        if not self._waiting and not self._appends and self._serving is None:
+            if self._refusal is not None:
+                self._answer_refused(self._refusal)
+            elif self._ending and self._linger is None and self._transport is not None:
+                self._flush()
+                self._transport.close()
+
+    def _may_begin(self) -> bool:
+        if self._serving is not None or not self._writable:
+            return False
+        if self._next is UNSET:
+            self._next = self._dispatcher.recognise(self._waiting[0])
+        if isinstance(self._next, AppendCall):
+            return self._appends < MAX_APPENDS and self._append_bytes < MAX_APPEND_BYTES
+        return self._appends == 0
+
+    def _begin_append(self, call: AppendCall, size: int) -> None:
+        request_id = call.request_id
+        self._appends += 1
+        self._append_bytes += size
+
+        def done(outcome: AppendOutcome | ChimeraError) -> None:
+            self._appends -= 1
+            self._append_bytes -= size
+            self._load.held -= size
+            if isinstance(outcome, ChimeraError):
+                reply = failure(outcome, request_id)
+                if not request_id:
+                    log.warning("a notification of sessions.append failed: %s", outcome.kind)
+            else:
+                reply = success(_encode(outcome), request_id)
+            if request_id:
+                self.write_line(reply)
+            if self._waiting or self._ending or self._refusal is not None:
+                self._loop.call_soon(self._advance)  # not now: the store is in the middle of its answers
+
+        if size > SMALL_LINE_BYTES and self._load.held > MAX_HELD_BYTES:
+            done(_overloaded())
+            return
+        asked = call.parameters
+        self._store.append(
+            asked.session_id, asked.events, expect_seq=asked.expect_seq, durability=asked.durability, done=done
+        )
+
+    async def _serve(self, line: bytes, envelope: Envelope | None) -> None:
+        context = CallContext(self._dispatcher.daemon, self)
+        try:
+            if len(line) > SMALL_LINE_BYTES and self._load.held > MAX_HELD_BYTES:
+                reply = failure(_overloaded(), bytes(envelope.id) if envelope is not None else NO_ID)
+            else:
+                reply = await self._dispatcher.answer(line, envelope, context)
+            if reply:
+                self.write_line(reply)
+            for step in context.after_reply:
+                step()
+        finally:
+            self._load.held -= len(line)
+            self._serving = None
+            if self._transport is None:
+                self._store.drop_sink(self)  # it may have subscribed after it was lost
+            self._advance()
+
+    # Ends.
+
+    def _refuse(self, refusal: ChimeraError) -> None:
+        """Read no further: the refusal is answered behind what came before it."""
+        self._refusal = refusal
+        self._drop_unfinished()
+
+    def _answer_refused(self, refusal: ChimeraError) -> None:
+        """Say why, end our side, and throw away what still comes until the client has ended its side as well."""
+        self._refusal = None
+        self._ending = True
+        log.warning("a client was refused: %s", refusal.kind)
+        self.write_line(failure(refusal, NO_ID))
+        self._flush()
+        self._store.drop_sink(self)
+        if self._transport is not None:
+            self._transport.write_eof()
+            self._linger = self._loop.call_later(LINGER_SECONDS, self.abort)
+
+    def _stop_lingering(self) -> None:
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
+
+    def _end(self) -> None:
+        self._ending = True
+        self._drop_unfinished()
+        self._advance()
+
+    def _drop_unfinished(self) -> None:
+        self._splitter.clear()
+        self._hold_unfinished()
+
+    def _hold_unfinished(self) -> None:
+        self._load.held += self._splitter.unfinished_bytes - self._unfinished_held
+        self._unfinished_held = self._splitter.unfinished_bytes
+
+    # Writing.
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        if self._outgoing and self._transport is not None:
+            self._outgoing.append(b"")
+            body = b"\n".join(self._outgoing)
+            self._outgoing.clear()
+            self._outgoing_bytes = 0
+            self._transport.write(body)
+
+    def _set_reading(self) -> None:
+        """Read while nothing waits and the client takes its answers."""
+        wanted = not self._waiting and self._writable
+        if wanted != self._reading and self._transport is not None:
+            self._reading = wanted
+            if wanted:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    def _wake_drain_waiters(self) -> None:
+        for waiter in self._drain_waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._drain_waiters.clear()
+
+
+def _overloaded() -> Overloaded:
+    return Overloaded("the daemon holds as much unanswered work as it may; retry in a moment")

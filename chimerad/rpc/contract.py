@@ -1,0 +1,225 @@
+"""The methods of the daemon as one table: parameters, result, group, errors, and one sentence each.
+
+Validation, dispatch, ``rpc.discover`` and ``docs/rpc.md`` all read it. Holds no behaviour: what a method does is in
+``chimerad.rpc.methods``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from chimera import errors
+from chimera.errors import ChimeraError
+from chimerad.rpc import parameters, results
+
+__all__ = ["METHODS", "Method"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the contract.
+
+    Attributes:
+        name: as it stands in a call's ``method``.
+        group: the heading that it is described under.
+        parameters: the frozen structure that its ``params`` decode to.
+        result: the type of what it answers.
+        summary: what it does, in one sentence.
+        errors: what it may answer instead, beside the errors of every call.
+        decoder: decodes and validates ``params``.
+    """
+
+    name: str
+    group: str
+    parameters: type[msgspec.Struct]
+    result: Any
+    summary: str
+    errors: tuple[type[ChimeraError], ...] = ()
+    decoder: msgspec.json.Decoder[Any] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "decoder", msgspec.json.Decoder(self.parameters))
+
+
+_DISK = (errors.ReadOnly, errors.NoSpace, errors.StorageError)
+_ONE_SESSION = (errors.InvalidId, errors.SessionNotFound)
+_CHANGE = (*_ONE_SESSION, errors.Locked, *_DISK)
+_SUMMARY = (errors.NoSummary, errors.MalformedSummary)
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method(
+            "daemon.hello",
+            "daemon",
+            parameters.HelloParams,
+            results.Hello,
+            "Say who answers: its version, its protocol and its home.",
+        ),
+        Method(
+            "daemon.status",
+            "daemon",
+            parameters.StatusParams,
+            results.Status,
+            "How the daemon is: sessions, clients, journal and index.",
+        ),
+        Method(
+            "daemon.shutdown",
+            "daemon",
+            parameters.ShutdownParams,
+            results.Stopping,
+            "Answer, flush and end.",
+        ),
+        Method(
+            "rpc.discover",
+            "daemon",
+            parameters.DiscoverParams,
+            dict[str, Any],
+            "This contract as an OpenRPC document.",
+        ),
+        Method(
+            "sessions.create",
+            "sessions",
+            parameters.CreateParams,
+            results.Created,
+            "Begin a session; asked again for one that is still empty, it answers the same.",
+            (errors.InvalidId, errors.SessionExists, errors.Locked, *_DISK),
+        ),
+        Method(
+            "sessions.append",
+            "sessions",
+            parameters.AppendParams,
+            results.Appended,
+            "Add events to a session, all or none; answered when they are durable.",
+            (
+                *_CHANGE,
+                errors.SeqConflict,
+                errors.IdConflict,
+                errors.EventTooLarge,
+                errors.TooLarge,
+                errors.LogGapError,
+                errors.TurnRunning,
+            ),
+        ),
+        Method(
+            "sessions.read",
+            "sessions",
+            parameters.ReadParams,
+            results.EventPage,
+            "A page of events from a number on; next_seq is null on the last page.",
+            _ONE_SESSION,
+        ),
+        Method(
+            "sessions.get",
+            "sessions",
+            parameters.GetParams,
+            results.SessionDetail,
+            "A session's summary, with its events when asked.",
+            (*_ONE_SESSION, *_SUMMARY, errors.TooLarge),
+        ),
+        Method(
+            "sessions.list",
+            "sessions",
+            parameters.ListParams,
+            results.SessionPage,
+            "Sessions, newest first by their start, whatever the flavour.",
+        ),
+        Method(
+            "sessions.finish",
+            "sessions",
+            parameters.FinishParams,
+            results.Finished,
+            "Close a session with what came of it.",
+            (*_CHANGE, *_SUMMARY),
+        ),
+        Method(
+            "sessions.rename",
+            "sessions",
+            parameters.RenameParams,
+            results.Renamed,
+            "Give a session a title, or take it away.",
+            (*_CHANGE, *_SUMMARY),
+        ),
+        Method(
+            "sessions.tag",
+            "sessions",
+            parameters.TagParams,
+            results.Tags,
+            "Add tags to a session and remove others.",
+            (*_CHANGE, *_SUMMARY),
+        ),
+        Method(
+            "sessions.pin",
+            "sessions",
+            parameters.PinParams,
+            results.Pinned,
+            "Pin a session, so that garbage collection never takes it, or unpin it.",
+            (*_CHANGE, *_SUMMARY),
+        ),
+        Method(
+            "sessions.delete",
+            "sessions",
+            parameters.DeleteParams,
+            results.Deleted,
+            "Move a session to the trash; sessions.restore brings it back.",
+            (*_CHANGE, errors.TurnRunning),
+        ),
+        Method(
+            "sessions.restore",
+            "sessions",
+            parameters.RestoreParams,
+            results.Restored,
+            "Bring a session back from the trash.",
+            (errors.InvalidId, errors.SessionNotFound, errors.SessionExists, *_DISK),
+        ),
+        Method(
+            "sessions.subscribe",
+            "sessions",
+            parameters.SubscribeParams,
+            results.Subscribed,
+            "Replay what came after a cursor, then send every new event as session.event, nothing missing or twice.",
+            _ONE_SESSION,
+        ),
+        Method(
+            "sessions.unsubscribe",
+            "sessions",
+            parameters.UnsubscribeParams,
+            results.Ok,
+            "End a subscription of this connection.",
+        ),
+        Method(
+            "sessions.verify",
+            "sessions",
+            parameters.VerifyParams,
+            results.Verified,
+            "Check chains and numbers; every flipped bit, lost or reordered event is a problem.",
+            _ONE_SESSION,
+        ),
+        Method(
+            "trash.list",
+            "trash",
+            parameters.TrashListParams,
+            results.TrashItems,
+            "What was deleted and can be restored.",
+        ),
+        Method(
+            "trash.purge",
+            "trash",
+            parameters.TrashPurgeParams,
+            results.TrashPurged,
+            "Erase from the trash for good: one item, or what was deleted before a time; everything when neither.",
+            (errors.InvalidId, errors.SessionNotFound, *_DISK),
+        ),
+        Method(
+            "index.rebuild",
+            "index",
+            parameters.RebuildIndexParams,
+            results.IndexRebuilt,
+            "Build the index anew from the files.",
+            _DISK,
+        ),
+    )
+}

@@ -1,0 +1,146 @@
+"""``sessions.*``: each a few lines between the contract and the store."""
+
+from __future__ import annotations
+
+import asyncio
+
+from msgspec import UNSET
+
+from chimera.errors import ChimeraError, InvalidParams
+from chimera.sessions.since import since_microseconds
+from chimerad.rpc import parameters
+from chimerad.rpc.context import CallContext, Handler
+from chimerad.store.committer import AppendOutcome
+from chimerad.store.index.queries import ListQuery
+from chimerad.store.subscriptions import EVERY_SESSION
+
+__all__ = ["HANDLERS"]
+
+
+async def create(context: CallContext, asked: parameters.CreateParams) -> object:
+    return await context.daemon.store.create(
+        flavour=asked.flavour,
+        session_id=asked.session_id,
+        prompt=asked.prompt,
+        title=asked.title,
+        model=asked.model,
+        cwd=asked.cwd,
+        layout=asked.layout,
+        tags=asked.tags or [],
+    )
+
+
+async def append(context: CallContext, asked: parameters.AppendParams) -> asyncio.Future[AppendOutcome]:
+    """The future of the answer: its place in the store's order is taken before it is there, so appends overlap."""
+    answered: asyncio.Future[AppendOutcome] = asyncio.get_running_loop().create_future()
+
+    def done(outcome: AppendOutcome | ChimeraError) -> None:
+        if isinstance(outcome, ChimeraError):
+            answered.set_exception(outcome)
+        else:
+            answered.set_result(outcome)
+
+    context.daemon.store.append(
+        asked.session_id, asked.events, expect_seq=asked.expect_seq, durability=asked.durability, done=done
+    )
+    return answered
+
+
+async def read(context: CallContext, asked: parameters.ReadParams) -> object:
+    return await context.daemon.store.read(asked.session_id, asked.from_seq, asked.limit)
+
+
+async def get(context: CallContext, asked: parameters.GetParams) -> object:
+    return await context.daemon.store.get(asked.session_id, asked.events)
+
+
+async def list_sessions(context: CallContext, asked: parameters.ListParams) -> object:
+    return await context.daemon.store.list_sessions(
+        ListQuery(
+            flavour=asked.flavour,
+            since_us=None if asked.since is None else _started_after(asked.since),
+            model=asked.model,
+            cwd=asked.cwd,
+            tag=asked.tag,
+            success=asked.success,
+            pinned=asked.pinned,
+            limit=asked.limit,
+            cursor=asked.cursor,
+        )
+    )
+
+
+async def finish(context: CallContext, asked: parameters.FinishParams) -> dict[str, object]:
+    given = {
+        name: value
+        for name in asked.summary.__struct_fields__
+        if (value := getattr(asked.summary, name)) is not UNSET
+    }
+    return {"summary": await context.daemon.store.finish(asked.session_id, given)}
+
+
+async def rename(context: CallContext, asked: parameters.RenameParams) -> object:
+    return await context.daemon.store.rename(asked.session_id, asked.title)
+
+
+async def tag(context: CallContext, asked: parameters.TagParams) -> dict[str, object]:
+    return {"tags": await context.daemon.store.tag(asked.session_id, asked.add, asked.remove)}
+
+
+async def pin(context: CallContext, asked: parameters.PinParams) -> dict[str, object]:
+    return {"pinned": await context.daemon.store.pin(asked.session_id, asked.pinned)}
+
+
+async def delete(context: CallContext, asked: parameters.DeleteParams) -> dict[str, object]:
+    return {"trash_id": await context.daemon.store.delete(asked.session_id)}
+
+
+async def restore(context: CallContext, asked: parameters.RestoreParams) -> object:
+    return await context.daemon.store.restore(asked.trash_id)
+
+
+async def subscribe(context: CallContext, asked: parameters.SubscribeParams) -> dict[str, object]:
+    if asked.session_id == EVERY_SESSION and asked.since is not None:
+        raise InvalidParams(
+            "a subscription to every session is live only and takes no `since`; "
+            "subscribe to one session by its id to replay it"
+        )
+    made = await context.daemon.store.subscribe(asked.session_id, asked.since, context.sink)
+    context.after_reply.append(made.start)
+    return {"subscription": made.subscription, "generation": made.generation, "head_seq": made.head_seq}
+
+
+async def unsubscribe(context: CallContext, asked: parameters.UnsubscribeParams) -> dict[str, object]:
+    return {"ok": context.daemon.store.unsubscribe(asked.subscription, context.sink)}
+
+
+async def verify(context: CallContext, asked: parameters.VerifyParams) -> object:
+    return await context.daemon.store.verify(asked.session_id)
+
+
+def _started_after(since: str) -> int:
+    try:
+        return since_microseconds(since)
+    except ValueError:
+        raise InvalidParams(
+            f"the parameter `since` of sessions.list: {since[:80]!r} is neither a time span such as 7d, 24h, 30m, 45s, "
+            "2w nor an ISO-8601 time"
+        ) from None
+
+
+HANDLERS: dict[str, Handler] = {
+    "sessions.create": create,
+    "sessions.append": append,
+    "sessions.read": read,
+    "sessions.get": get,
+    "sessions.list": list_sessions,
+    "sessions.finish": finish,
+    "sessions.rename": rename,
+    "sessions.tag": tag,
+    "sessions.pin": pin,
+    "sessions.delete": delete,
+    "sessions.restore": restore,
+    "sessions.subscribe": subscribe,
+    "sessions.unsubscribe": unsubscribe,
+    "sessions.verify": verify,
+}

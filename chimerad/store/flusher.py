@@ -1,0 +1,126 @@
+"""The flush: dirty session files made durable, the index committed, then journal segments dropped (store rules 6, 9).
+
+Each second or each 8 MiB, in a thread, one at a time. Also notices sessions that were removed or touched by others.
+Knows no call and no client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+
+from chimera import durable
+from chimerad.store.committer import Committer
+from chimerad.store.open_sessions import OpenSession
+from chimerad.store.registry import SessionRegistry
+
+__all__ = ["Flusher"]
+
+log = logging.getLogger(__name__)
+
+
+class Flusher:
+    """A component: :meth:`start`, :meth:`stop`; :meth:`flush` whenever somebody needs one now."""
+
+    def __init__(
+        self,
+        committer: Committer,
+        registry: SessionRegistry,
+        threads: Executor,
+        *,
+        interval_seconds: float,
+        idle_close_seconds: float,
+        commit_index: Callable[[int], Awaitable[None]],
+        session_gone: Callable[[OpenSession], Awaitable[None]],
+        segments_may_go: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.one_at_a_time = asyncio.Lock()
+        self._committer = committer
+        self._registry = registry
+        self._threads = threads
+        self._interval = interval_seconds
+        self._idle_close = idle_close_seconds
+        self._commit_index = commit_index
+        self._session_gone = session_gone
+        self._segments_may_go = segments_may_go
+        self._due = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    def hurry(self) -> None:
+        """Enough has piled up: flush now rather than at the end of the interval."""
+        self._due.set()
+
+    async def flush(self) -> None:
+        """Make everything that is shown now durable in its own files.
+
+        A failure of the disk suspends the store; it is not raised here.
+        """
+        async with self.one_at_a_time:
+            await self._flush()
+
+    async def _run(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._due.wait(), self._interval)
+            self._due.clear()
+            if self._committer.unflushed_bytes:
+                await self.flush()
+            self._registry.close_idle(self._idle_close)
+
+    async def _flush(self) -> None:
+        feed = self._committer.feed
+        if feed is None or self._committer.suspended is not None:
+            return
+        mark = self._committer.begin_flush()
+        sessions = [session for session in self._registry.open.values() if session.dirty]
+        gone = [session for session in sessions if session.is_gone()]
+        touched = [session for session in sessions if session not in gone and session.was_touched()]
+        dirty = [path for session in sessions for path in _take_dirty(session)]
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._threads, durable.make_durable, dirty)
+        except OSError as error:
+            log.error("a flush failed: %s", error.strerror or error)
+            self._committer.fail(error)
+            return
+        for session in gone:
+            await self._session_gone(session)
+        await self._segments_may_go()
+        await self._commit_index(mark.lsn)
+        if self._committer.feed is not feed or self._committer.suspended is not None:
+            return
+        await feed.flushed(mark.lsn)
+        self._committer.flushed(mark)
+        for session in touched:
+            await self._read_anew(session)
+
+    async def _read_anew(self, session: OpenSession) -> None:
+        """Somebody wrote into a log that we hold: let go of it, so that the next call reads what is there."""
+        log.warning("the log of %s was changed by another program; it is read anew", session.session_id)
+        async with self._registry.hold(session.session_id) as held:
+            if held is not session:
+                return
+            paths = _take_dirty(session)
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._threads, durable.make_durable, paths)
+            except OSError as error:
+                self._committer.fail(error)
+                return
+            self._registry.close(session.session_id)
+
+
+def _take_dirty(session: OpenSession) -> list[str]:
+    paths = [os.path.join(session.folder, name) for name in session.dirty]
+    session.dirty = set()
+    return paths

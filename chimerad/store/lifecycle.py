@@ -1,0 +1,196 @@
+"""A session's life on disk beside its log: created, finished, renamed, tagged, recovered (store rules 8 and 14).
+
+Each change is built beside, synced, renamed. Blocking: runs in a thread while the store holds the session. Knows no
+event loop and no index.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from typing import Any
+
+from chimera import durable, paths
+from chimera.errors import InvalidParams, MalformedSummary, NoSummary, SessionExists
+from chimera.flavours import flavour_named
+from chimera.identifiers import new_generation, summary_timestamp
+from chimera.sessions.derived import derive
+from chimera.sessions.eventlog.layouts import LAYOUTS
+from chimera.sessions.eventlog.reader import read_log
+from chimera.sessions.summary import encode_summary, microdollars, new_summary, read_summary, with_title
+from chimerad.store import ledger
+
+__all__ = [
+    "change_summary",
+    "clean_beside",
+    "complete_recovered",
+    "create_session",
+    "finish_session",
+    "rename_session",
+    "reopen_recovered",
+]
+
+_BESIDE = ".new-"
+WRITABLE_LAYOUTS = tuple(name for name in LAYOUTS if name != "packed")
+
+
+def create_session(
+    root: str,
+    session_id: str,
+    *,
+    flavour: str,
+    prompt: str,
+    title: str | None,
+    model: str,
+    cwd: str,
+    layout: str | None,
+    tags: list[str],
+) -> tuple[str, str]:
+    """Make a session's folder with its first summary; returns its path and generation.
+
+    A folder of that id without events is taken to be the same call again.
+
+    Raises:
+        InvalidParams: no such flavour or layout. SessionExists: with events in it. OSError: nothing was made.
+    """
+    chosen = layout or flavour_named(flavour).layout
+    if chosen not in WRITABLE_LAYOUTS:
+        raise InvalidParams(f"unknown layout {chosen!r}; it must be one of {', '.join(WRITABLE_LAYOUTS)}")
+    folder = paths.session_folder(root, session_id)
+    if os.path.lexists(folder):
+        return folder, _generation_of_empty(folder, session_id)
+    generation = new_generation()
+    summary = new_summary(
+        session_id=session_id,
+        flavour=flavour_named(flavour).name,
+        prompt=prompt,
+        title=title,
+        model=model,
+        cwd=cwd,
+        started_at=summary_timestamp(time.time()),
+        layout=chosen,
+        tags=tags,
+        generation=generation,
+    )
+    beside = os.path.join(root, f"{_BESIDE}{os.urandom(8).hex()}")
+    durable.make_folder(beside)
+    durable.create_file(paths.summary_path(beside), encode_summary(summary))
+    durable.move(beside, folder)
+    return folder, generation
+
+
+def finish_session(folder: str, result: dict[str, Any], events: int, chain: str) -> dict[str, object]:
+    """Write how a session ended; what ``result`` leaves out is counted from the log.
+
+    Raises:
+        NoSummary, MalformedSummary, InvalidParams; OSError: the old summary stands.
+    """
+    raw, view = read_summary(folder)
+    derived = derive(record.event() for record in read_log(folder).records)
+    raw["ended_at"] = summary_timestamp(time.time())
+    raw["steps"] = result.get("steps", derived.steps or view.steps)
+    raw["tool_calls_total"] = result.get("tool_calls_total", derived.tool_calls_total or view.tool_calls)
+    raw["prompt"] = view.prompt or derived.prompt
+    raw.update({key: result[key] for key in ("success", "error", "model") if key in result})
+    _take_cost(raw, result)
+    raw.update(state="finished", recovered=False, events=events, chain=chain)
+    durable.replace_file(paths.summary_path(folder), encode_summary(raw))
+    return raw
+
+
+def rename_session(root: str, session_id: str, title: str) -> str | None:
+    """Give a session a title, or with "" take it away; returns the title it now has.
+
+    Raises:
+        NoSummary, MalformedSummary; OSError: the old title stands.
+    """
+    folder = paths.session_folder(root, session_id)
+    raw, view = read_summary(folder)
+    new_title = title if title.strip() else None
+    ledger.note(root, "rename", session_id, before=view.title, after=new_title)
+    durable.replace_file(paths.summary_path(folder), encode_summary(with_title(raw, new_title)))
+    return new_title
+
+
+def change_summary(root: str, session_id: str, action: str, changes: dict[str, object]) -> None:
+    """Set some keys of a summary, noted in the ledger with what they were.
+
+    Raises:
+        NoSummary, MalformedSummary; OSError: the old summary stands.
+    """
+    folder = paths.session_folder(root, session_id)
+    raw, _ = read_summary(folder)
+    before = {key: raw.get(key) for key in changes}
+    if before == changes:
+        return
+    ledger.note(root, action, session_id, before=before, after=changes)
+    raw.update(changes)
+    durable.replace_file(paths.summary_path(folder), encode_summary(raw))
+
+
+def complete_recovered(folder: str) -> bool:
+    """Complete the summary of a session of ours that died with its daemon, from its events; True when it did.
+
+    A foreign or malformed summary, and one that had been finished, are left as they are.
+    """
+    try:
+        raw, view = read_summary(folder)
+    except (NoSummary, MalformedSummary):
+        return False
+    if view.generation is None or view.ended_at:
+        return False
+    reading = read_log(folder)
+    derived = derive(record.event() for record in reading.records)
+    raw["ended_at"] = derived.last_ts[:19] + "Z" if derived.last_ts else view.started_at
+    raw["steps"], raw["tool_calls_total"] = derived.steps, derived.tool_calls_total
+    raw["prompt"] = view.prompt or derived.prompt
+    raw["success"], raw["error"] = bool(derived.success), derived.error
+    raw.update(state="recovered", recovered=True, events=reading.head_seq, chain=reading.head_chain.decode())
+    durable.replace_file(paths.summary_path(folder), encode_summary(raw))
+    return True
+
+
+def reopen_recovered(folder: str) -> None:
+    """A session that was taken for dead goes on: its summary is open again."""
+    raw, _ = read_summary(folder)
+    raw.update(ended_at="", state="open", recovered=False)
+    durable.replace_file(paths.summary_path(folder), encode_summary(raw))
+
+
+def clean_beside(root: str) -> None:
+    """Remove what a crash left half built; nothing of it was ever shown or answered."""
+    for name in os.listdir(root):
+        if name.startswith(_BESIDE):
+            shutil.rmtree(os.path.join(root, name))
+
+
+def _generation_of_empty(folder: str, session_id: str) -> str:
+    exists = SessionExists(f"the session {session_id!r} is there already; append to it, or choose another id")
+    if not os.path.isdir(folder) or read_log(folder).records:
+        raise exists
+    try:
+        _, view = read_summary(folder)
+    except (NoSummary, MalformedSummary):
+        raise exists from None
+    if view.generation is None:
+        raise exists
+    return view.generation
+
+
+def _take_cost(raw: dict[str, object], result: dict[str, Any]) -> None:
+    """Costs as the caller gives them; a cost without a source came from the provider, no cost is unpriced."""
+    for key in ("total_tokens", "input_tokens", "output_tokens", "cache_tokens"):
+        if key in result:
+            raw[key] = result[key]
+    if "total_tokens" not in result and ("input_tokens" in result or "output_tokens" in result):
+        raw["total_tokens"] = int(result.get("input_tokens", 0)) + int(result.get("output_tokens", 0))
+    if "cost_usd" in result:
+        try:
+            microdollars(result["cost_usd"])
+        except ValueError as error:
+            raise InvalidParams(f"cost_usd: {error}") from None
+        raw["cost_usd"] = result["cost_usd"]
+        raw["cost_source"] = result.get("cost_source", "provider")
+    elif "cost_source" in result:
+        raw["cost_source"] = result["cost_source"]

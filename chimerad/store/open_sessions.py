@@ -1,0 +1,177 @@
+"""The sessions that are open for writing: each with its lock, its writer and what its head is known to be.
+
+Opening reads the log and takes the lock in a thread; everything else happens on the event loop. Knows neither the
+journal nor the index.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+
+from chimera import paths
+from chimera.errors import MalformedSummary, NoSummary, SessionNotFound, StorageError
+from chimera.flavours import FLAVOURS, origin_of
+from chimera.sessions.eventlog.locks import SessionLock
+from chimera.sessions.eventlog.writer import NumberedEvents, SessionWriter
+from chimera.sessions.summary import read_summary
+
+__all__ = ["OpenSession", "open_session", "session_not_found"]
+
+
+@dataclass(slots=True, eq=False)
+class OpenSession:
+    """A session that this daemon writes.
+
+    Attributes:
+        shown_seq: the last event that is durable and in the files; ``writer.seq`` may be ahead of it.
+        own_generation: as its summary has it.
+        descriptor: ``events.jsonl`` opened for appending; -1 while closed or in other layouts.
+        dirty: the files written since the last flush.
+        reopens_summary: its summary was derived after a crash; the next append makes it provisional no more.
+    """
+
+    session_id: str
+    folder: str
+    lock: SessionLock
+    writer: SessionWriter
+    own_generation: str | None
+    shown_seq: int
+    folder_inode: tuple[int, int]
+    descriptor: int = -1
+    last_used: float = 0.0
+    shown_chain: bytes = b""
+    shown_size: int = 0
+    dirty: set[str] = field(default_factory=set)
+    reopens_summary: bool = False
+
+    @property
+    def generation(self) -> str:
+        """Names the history that readers see; without one of its own, the first event's chain (store rule 13)."""
+        return self.own_generation or (self.writer.first_chain or b"").decode()
+
+    def write(self, calls: list[NumberedEvents], body: bytes) -> None:
+        """Put the records of several calls into the session's files: plain writes, nothing synced.
+
+        ``body`` is all their records with their newlines, used by layouts with one file for all.
+
+        Raises:
+            OSError: nothing more of these calls is shown; recovery writes what the journal holds of them.
+        """
+        if self.writer.layout.one_file_an_event:
+            for numbered in calls:
+                for record, file in zip(numbered.records, numbered.files, strict=True):
+                    self._write_event_file(file, record)
+                    self.dirty.add(file)
+        else:
+            self._append(body)
+            self.dirty.add("events.jsonl")
+        for numbered in calls:
+            self.writer.written(numbered)
+        self.shown_seq = calls[-1].last_seq
+        self.shown_chain = calls[-1].chain
+
+    def close(self) -> None:
+        """Let go of files and lock."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+        self.lock.release()
+
+    def is_gone(self) -> bool:
+        """Whether somebody removed or replaced the folder or the log under us (store rule 9)."""
+        try:
+            status = os.stat(self.folder)
+        except FileNotFoundError:
+            return True
+        if (status.st_dev, status.st_ino) != self.folder_inode:
+            return True
+        return self.descriptor >= 0 and os.fstat(self.descriptor).st_nlink == 0
+
+    def was_touched(self) -> bool:
+        """Whether somebody else added to the log, or replaced the lock, while we held it. Only between batches."""
+        if not self.lock.still_held():
+            return True
+        return self.descriptor >= 0 and os.fstat(self.descriptor).st_size != self.shown_size
+
+    def open_files(self) -> None:
+        """Open what appends go to. O_APPEND: a line that a stranger added meanwhile is never written over."""
+        if not self.writer.layout.one_file_an_event:
+            path = os.path.join(self.folder, "events.jsonl")
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+            self.descriptor = os.open(path, flags, paths.FILE_MODE)
+
+    def _append(self, body: bytes) -> None:
+        view = memoryview(body)
+        while view:
+            view = view[os.write(self.descriptor, view) :]
+        self.shown_size += len(body)
+
+    def _write_event_file(self, file: str, record: bytes) -> None:
+        path = os.path.join(self.folder, file)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, paths.FILE_MODE)
+        try:
+            view = memoryview(record + b"\n")
+            while view:
+                view = view[os.write(descriptor, view) :]
+        finally:
+            os.close(descriptor)
+
+
+def open_session(root: str, session_id: str) -> OpenSession:
+    """Lock a session, read its log and settle its tail. Blocking: runs in a thread.
+
+    Raises:
+        SessionNotFound, Locked, StorageError.
+    """
+    folder = paths.session_folder(root, session_id)
+    if not os.path.isdir(folder):
+        raise session_not_found(session_id)
+    lock = SessionLock(folder)
+    try:
+        lock.acquire()
+        try:
+            return _read_under_lock(folder, session_id, lock)
+        except BaseException:
+            lock.release()
+            raise
+    except FileNotFoundError:
+        raise session_not_found(session_id) from None
+    except OSError as error:
+        raise StorageError(
+            f"the session {session_id!r} cannot be opened for writing: {error.strerror or error}; check its folder"
+        ) from error
+
+
+def session_not_found(session_id: str) -> SessionNotFound:
+    return SessionNotFound(f"session not found: {session_id}; 'chimera sessions list' shows those that are there")
+
+
+def _read_under_lock(folder: str, session_id: str, lock: SessionLock) -> OpenSession:
+    generation, layout, reopens = None, None, False
+    try:
+        _, view = read_summary(folder)
+        generation, layout, reopens = view.generation, view.layout, view.recovered
+    except (NoSummary, MalformedSummary):
+        pass  # a folder that others made, or one that lost its summary, can be appended to all the same
+    if layout is None:
+        flavour = FLAVOURS.get(origin_of(session_id))
+        layout = flavour.layout if flavour else "jsonl"
+    writer = SessionWriter.open(folder, session_id, layout if layout != "packed" else "jsonl")
+    status = os.stat(folder)
+    session = OpenSession(
+        session_id=session_id,
+        folder=folder,
+        lock=lock,
+        writer=writer,
+        own_generation=generation,
+        shown_seq=writer.seq,
+        shown_chain=writer.chain,
+        shown_size=writer.size,
+        folder_inode=(status.st_dev, status.st_ino),
+        last_used=time.monotonic(),
+        reopens_summary=reopens,
+    )
+    session.open_files()
+    return session

@@ -1,0 +1,368 @@
+"""The store: what the RPC methods call. The only writer of the event log while a daemon runs.
+
+Puts the parts together (committer, registry, flusher, readers, subscriptions, index) and says in which order they act.
+All on the event loop; what blocks goes to threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import msgspec
+from chimera.config import Config
+
+from chimera import paths
+from chimera.errors import ChimeraError, InvalidParams, Overloaded
+from chimera.identifiers import check_session_id
+from chimera.sessions.eventlog.journal import read_journal
+from chimera.sessions.eventlog.recovery import Recovered, keep_lost, recover_root
+from chimera.sessions.eventlog.writer import NewEvent, check_events
+from chimerad.store import lifecycle, trash
+from chimerad.store.changes import Changes
+from chimerad.store.committer import AppendCall, AppendOutcome, Committer
+from chimerad.store.flusher import Flusher
+from chimerad.store.index.queries import Listing, ListQuery
+from chimerad.store.index.service import IndexService
+from chimerad.store.open_sessions import OpenSession, session_not_found
+from chimerad.store.readers import Detail, Page, Readers, Verified
+from chimerad.store.registry import SessionRegistry
+from chimerad.store.segments import SegmentFeed
+from chimerad.store.subscriptions import EVERY_SESSION, Cursor, Sink, Subscription, Subscriptions
+
+__all__ = ["Rebuilt", "Store", "StoreStatus"]
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING_BYTES = 64 * 1024 * 1024
+RECOVERY_SECONDS = 1.0
+REPLAY_BYTES = 1024 * 1024
+Result = TypeVar("Result")
+
+
+class Rebuilt(msgspec.Struct):
+    sessions: int
+    events: int
+    seconds: float
+
+
+class StoreStatus(msgspec.Struct):
+    sessions: int
+    open_sessions: int
+    journal: dict[str, int]
+    index: dict[str, Any]
+
+
+class Store:
+    """One event-log root. Its owner lock is held by whoever made the store (chimerad.daemon)."""
+
+    def __init__(self, home: str, config: Config) -> None:
+        self.root = paths.eventlog_root(home)
+        self._config = config
+        self._threads = ThreadPoolExecutor(4, thread_name_prefix="store")
+        self._journal_thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._committer = Committer(
+            self.root,
+            self._journal_thread,
+            on_shown=self._shown,
+            on_broken_session=self._broken,
+            on_failure=self._failed,
+            on_pressure=lambda: self._flusher.hurry(),
+            flush_bytes=config.store.flush_bytes,
+        )
+        self._registry = SessionRegistry(self.root, self._committer, self._threads)
+        self._readers = Readers(self.root, self._registry, self._threads)
+        self._subscriptions = Subscriptions(
+            self._read_for_replay, self._readers.shown_seq, config.limits.subscriber_backlog_bytes
+        )
+        self._index = IndexService(paths.index_path(home), self.root)
+        self._flusher = Flusher(
+            self._committer,
+            self._registry,
+            self._threads,
+            interval_seconds=config.store.flush_interval_ms / 1000,
+            idle_close_seconds=config.store.idle_close_s,
+            commit_index=self._commit_index,
+            session_gone=self._session_gone,
+            segments_may_go=self._salvage,
+        )
+        changes = Changes(self.root, self._registry, self._flusher, self._committer, self._threads, self._touched)
+        self.create, self.finish = changes.create, changes.finish
+        self.rename, self.tag, self.pin = changes.rename, changes.tag, changes.pin
+        self.delete, self.restore = changes.delete, changes.restore
+        self.trash_list, self.trash_purge = changes.trash_list, changes.trash_purge
+        self._changed: set[str] = set()
+        self._broken_sessions: set[str] = set()
+        self._background: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    # -- life of the store
+
+    async def start(self) -> None:
+        """Recover, then be ready to append. Before the socket opens."""
+        recovered = await self._in_thread(self._recover)
+        await self._index.start()
+        self._changed.update(recovered.sessions)
+        self._begin(recovered)
+        self._flusher.start()
+
+    async def stop(self) -> None:
+        """Show everything accepted, flush, and leave a journal without frames."""
+        self._stopping = True
+        if self._committer.suspended is None:
+            await self._committer.barrier()
+        await self._flusher.stop()
+        for task in tuple(self._background):
+            task.cancel()
+        await self._flusher.flush()
+        await self._subscriptions.stop()
+        feed = self._committer.feed
+        if feed is not None and self._committer.suspended is None:
+            await feed.rest()
+        self._registry.close_all()
+        await self._index.stop()
+        self._threads.shutdown()
+        self._journal_thread.shutdown()
+
+    def _recover(self) -> Recovered:
+        """What a start does before anything is known. In a thread."""
+        lifecycle.clean_beside(self.root)
+        trash.clean_trash(self.root)
+        recovered = recover_root(self.root)
+        for session_id in recovered.sessions:
+            lifecycle.complete_recovered(paths.session_folder(self.root, session_id))
+        for session_id, reason in recovered.lost.items():
+            log.warning("acknowledged events of %s were kept in .lost: %s", session_id, reason)
+        for sentence in recovered.damaged:
+            log.error("%s; the journal was kept in .lost", sentence)
+        return recovered
+
+    def _begin(self, recovered: Recovered) -> None:
+        folder = paths.journal_folder(self.root)
+        feed = SegmentFeed(
+            folder, recovered.next_number, recovered.next_lsn, self._journal_thread, self._committer.wake
+        )
+        self._committer.use(feed)
+
+    # -- appending
+
+    def append(
+        self,
+        session_id: str,
+        events: list[NewEvent],
+        *,
+        expect_seq: int | None,
+        durability: str,
+        done: Callable[[AppendOutcome | ChimeraError], None],
+    ) -> None:
+        """Append a call's events, all or nothing; ``done`` is called exactly once."""
+        try:
+            check_session_id(session_id)
+            check_events(events)
+            self._check_load()
+        except ChimeraError as refusal:
+            done(refusal)
+            return
+        self._registry.dispatch(AppendCall(session_id, events, expect_seq, durability == "durable", done))
+
+    def _check_load(self) -> None:
+        if self._stopping:
+            raise Overloaded("the daemon is stopping; connect again and retry with the same event ids")
+        if self._committer.waiting_bytes > MAX_WAITING_BYTES:
+            raise Overloaded("too many appends are waiting; retry in a moment with the same event ids")
+        if self._committer.unflushed_bytes > self._config.store.max_unflushed_bytes:
+            raise Overloaded("the disk does not keep up; retry in a moment with the same event ids")
+
+    def _shown(self, session: OpenSession, first_seq: int, records: list[bytes]) -> None:
+        """After the answers: tell the subscribers, and remember what the index lacks."""
+        self._changed.add(session.session_id)
+        self._subscriptions.publish(session.session_id, session.generation, first_seq, records)
+        if session.reopens_summary:
+            session.reopens_summary = False
+            self._spawn(self._reopen(session.session_id))
+
+    def _touched(self, session_id: str) -> None:
+        """A change to a session is done: the index and the readers must see it."""
+        self._changed.add(session_id)
+        self._readers.forget(session_id)
+
+    async def _reopen(self, session_id: str) -> None:
+        async with self._registry.hold(session_id):
+            await self._in_thread(lifecycle.reopen_recovered, paths.session_folder(self.root, session_id))
+
+    # -- reading
+
+    async def read(self, session_id: str, from_seq: int, limit: int) -> Page:
+        return await self._readers.read(session_id, from_seq, limit)
+
+    async def get(self, session_id: str, events: bool) -> Detail:
+        return await self._readers.get(session_id, events)
+
+    async def verify(self, session_id: str | None) -> Verified:
+        """Check one session, or all with what recovery has kept aside."""
+        if session_id is None:
+            return await self._readers.verify(sorted(self._folders()))
+        if not os.path.isdir(paths.session_folder(self.root, check_session_id(session_id))):
+            raise session_not_found(session_id)
+        return await self._readers.verify([session_id])
+
+    async def list_sessions(self, query: ListQuery) -> Listing:
+        await self._index_catch_up()
+        return await self._index.list(query)
+
+    async def rebuild_index(self) -> Rebuilt:
+        """Throw the index away and derive it again from the logs."""
+        started = time.monotonic()
+        sessions, events = await self._index.rebuild()
+        return Rebuilt(sessions, events, round(time.monotonic() - started, 3))
+
+    async def status(self) -> StoreStatus:
+        counts = await self._index.counts()
+        feed = self._committer.feed
+        unflushed = self._committer.journalled_events - self._committer.flushed_events
+        return StoreStatus(
+            sessions=counts.sessions,
+            open_sessions=len(self._registry.open),
+            journal={
+                "segments": feed.segments if feed is not None else 0,
+                "bytes": self._committer.unflushed_bytes,
+                "unflushed_events": unflushed,
+            },
+            index={
+                "state": "ready" if self._index.ready else "rebuilding",
+                "sessions": counts.sessions,
+                "lag_events": unflushed if self._changed else 0,
+            },
+        )
+
+    # -- subscribing
+
+    async def subscribe(self, session_id: str, since: Cursor | None, sink: Sink) -> Subscription:
+        """Register a subscriber: everything after its cursor, then live. It is silent until started.
+
+        Raises:
+            InvalidParams: a cursor with ``*``. InvalidId, SessionNotFound.
+        """
+        if session_id == EVERY_SESSION:
+            if since is not None:
+                raise InvalidParams("since cannot go with session_id '*'; subscribe to one session, or live only")
+            return self._subscriptions.add(session_id, "", 0, None, sink)
+        generation, head_seq = await self._readers.head(session_id)
+        return self._subscriptions.add(session_id, generation, head_seq, since, sink)
+
+    def unsubscribe(self, subscription: str, sink: Sink) -> bool:
+        return self._subscriptions.remove(subscription, sink)
+
+    def drop_sink(self, sink: Sink) -> None:
+        """A connection has closed."""
+        self._subscriptions.drop_sink(sink)
+
+    async def _read_for_replay(self, session_id: str, from_seq: int, count: int) -> list[tuple[int, bytes]]:
+        rows, _, _ = await self._readers.page(session_id, from_seq, count, REPLAY_BYTES)
+        return rows
+
+    # -- what others do to the files
+
+    def folders_changed(self, session_ids: Iterable[str]) -> None:
+        """Somebody added, removed or edited sessions behind our back: a hint from the watcher."""
+        self._changed.update(session_ids)
+
+    def is_open(self, session_id: str) -> bool:
+        return session_id in self._registry.open
+
+    # -- the disk
+
+    def _broken(self, session: OpenSession, error: OSError) -> None:
+        """A session's folder refuses us: it alone is closed, what it lacks goes to .lost with the next flush."""
+        log.warning("the session %s is closed: %s", session.session_id, error.strerror or error)
+        self._broken_sessions.add(session.session_id)
+        self._registry.close(session.session_id)
+        self._flusher.hurry()
+
+    async def _session_gone(self, session: OpenSession) -> None:
+        """A session that was open for writing was removed or replaced (store rule 9)."""
+        log.warning("the folder of %s was removed while it was being written", session.session_id)
+        self._broken_sessions.add(session.session_id)
+        self._registry.close(session.session_id)
+        self._readers.forget(session.session_id)
+        self._subscriptions.interrupt(session.session_id)
+        self._changed.add(session.session_id)
+
+    async def _salvage(self) -> None:
+        """Before segments go: what a removed session has in the journal alone is kept in .lost."""
+        if self._broken_sessions:
+            broken, self._broken_sessions = self._broken_sessions, set()
+            await self._in_thread(_keep_unflushed, self.root, broken)
+
+    def _failed(self, error: OSError) -> None:
+        """The committer is suspended: drop what is in memory and recover until it succeeds (store rule 7)."""
+        log.error("the store is suspended: %s", error.strerror or error)
+        self._registry.close_all()
+        self._spawn(self._recover_until_done())
+
+    async def _recover_until_done(self) -> None:
+        feed = self._committer.feed
+        if feed is not None:
+            await feed.abandon()
+        while True:
+            await asyncio.sleep(RECOVERY_SECONDS)
+            try:
+                async with self._flusher.one_at_a_time:
+                    recovered = await self._in_thread(recover_root, self.root)
+            except (ChimeraError, OSError) as error:
+                log.error("recovery has not succeeded yet: %s", error)
+                continue
+            break
+        self._begin(recovered)
+        self._changed.update(recovered.sessions)
+        for session_id in recovered.sessions:
+            self._readers.forget(session_id)
+        self._subscriptions.interrupt()
+        log.warning("the store has recovered and goes on")
+
+    # -- the index
+
+    async def _index_catch_up(self) -> None:
+        """Give the index every session that changed since it last looked."""
+        if self._changed:
+            changed, self._changed = self._changed, set()
+            heads = {
+                session_id: session.shown_seq
+                for session_id in changed
+                if (session := self._registry.open.get(session_id)) is not None
+            }
+            await self._index.refresh(changed, heads)
+
+    async def _commit_index(self, lsn: int) -> None:
+        await self._index_catch_up()
+        await self._index.commit(lsn)
+
+    # -- helpers
+
+    def _folders(self) -> set[str]:
+        with os.scandir(self.root) as entries:
+            return {entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()}
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _in_thread(self, work: Callable[..., Result], *arguments: Any) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+
+def _keep_unflushed(root: str, session_ids: set[str]) -> None:
+    """Copy what the journal still holds of these sessions to ``.lost``. In a thread."""
+    bodies: dict[str, list[bytes]] = {}
+    for frame in read_journal(paths.journal_folder(root)).frames:
+        for entry in frame.entries:
+            if entry.session_id in session_ids:
+                bodies.setdefault(entry.session_id, []).append(entry.body)
+    for session_id, parts in bodies.items():
+        keep_lost(root, session_id, b"".join(parts))

@@ -1,0 +1,169 @@
+"""Power cuts of a real daemon: recorded once, cut at every operation, recovered from every state that may be left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support import power_recorder, power_strace
+from tests.support.crash_client import event
+from tests.support.crash_ledger import Conversation
+from tests.support.daemon import Connection, RunningDaemon
+from tests.support.power_check import cut_power
+from tests.support.power_recorder import Operation, read_trace, recording
+from tests.support.power_store import ROOT, StoreJudge, recover
+
+LAYOUTS = {"mink": "jsonl", "otter": "ids", "stoat": "typed"}
+
+
+def append(connection: Connection, session_id: str, *texts: str, durability: str = "durable") -> None:
+    connection.call("sessions.append", session_id=session_id, events=[event(text) for text in texts], durability=durability)
+
+
+def until_flushed(connection: Connection) -> None:
+    while connection.call("daemon.status")["journal"]["unflushed_events"]:
+        pass
+
+
+def append_in_every_way(connection: Connection, sessions: list[str]) -> None:
+    """Alone, in a batch, buffered, over sector bounds, twice under one id, several calls on their way at once."""
+    for session_id in sessions:
+        append(connection, session_id, "one")
+        append(connection, session_id, "a batch", "x" * 1500, "of three")
+        append(connection, session_id, "buffered", durability="buffered")
+    waiting = [
+        connection.send("sessions.append", session_id=session_id, events=[event("at once")])
+        for session_id in sessions
+        for _ in range(2)
+    ]
+    for request in waiting:
+        connection.wait_reply(request)
+    repeated = event("twice", event_id="evt-twice")
+    for _ in range(2):
+        connection.call("sessions.append", session_id=sessions[0], events=[repeated])
+
+
+def live_a_whole_life(connection: Connection, watcher: Connection) -> None:
+    """Every call that changes a log or what lies beside it, before and after a flush."""
+    sessions = [connection.call("sessions.create", flavour=flavour)["session_id"] for flavour in LAYOUTS]
+    for session_id in sessions:
+        watcher.call("sessions.subscribe", session_id=session_id)
+    append_in_every_way(connection, sessions)
+    until_flushed(connection)
+    connection.call("sessions.rename", session_id=sessions[0], title="a title")
+    connection.call("sessions.tag", session_id=sessions[1], add=["one", "two"])
+    connection.call("sessions.pin", session_id=sessions[2])
+    append_in_every_way(connection, sessions)
+    for session_id in sessions:
+        connection.call("sessions.read", session_id=session_id)
+    connection.call("sessions.finish", session_id=sessions[1], summary={"success": True})
+    append(connection, sessions[1], "after the finish")
+    trash_id = connection.call("sessions.delete", session_id=sessions[2])["trash_id"]
+    connection.call("sessions.restore", trash_id=trash_id)
+    append(connection, sessions[2], "after the restoration")
+    doomed = connection.call("sessions.create", flavour="mink")["session_id"]
+    append(connection, doomed, "to be deleted")
+    connection.call("sessions.delete", session_id=doomed)
+    append(connection, sessions[0], "the last")
+
+
+@pytest.fixture
+def record(
+    watch: Path, tmp_path: Path, start_daemon: Callable[..., RunningDaemon]
+) -> Callable[..., tuple[RunningDaemon, str]]:
+    """Start a daemon that records itself; answers it and where."""
+
+    def start(*outside: str) -> tuple[RunningDaemon, str]:
+        trace = str(tmp_path / f"trace-{len(list(tmp_path.glob('trace-*')))}")
+        prefix = (*outside, *power_recorder.prefix(trace, str(watch)))
+        return start_daemon(prefix=prefix), trace
+
+    return start
+
+
+def end(daemon: RunningDaemon, *, cleanly: bool) -> None:
+    with daemon.connect() as connection:
+        if cleanly:
+            connection.call("daemon.shutdown")
+        else:
+            os.kill(connection.call("daemon.hello")["pid"], 9)
+    daemon.process.wait()
+
+
+def assert_survives(operations: list[Operation], **options: int) -> None:
+    report = cut_power(operations, StoreJudge(operations), **options)
+    print(report)
+    assert not report.failures, str(report)
+    assert report.distinct > 100
+
+
+@pytest.mark.timeout(600)
+def test_nothing_answered_or_shown_is_lost_at_any_cut(record: Callable[..., tuple[RunningDaemon, str]]) -> None:
+    daemon, trace = record()
+    with daemon.connect() as connection, daemon.connect() as watcher:
+        live_a_whole_life(connection, watcher)
+    end(daemon, cleanly=True)
+    assert_survives(read_trace(trace))
+
+
+@pytest.mark.skipif(not power_strace.AVAILABLE, reason="strace is not installed")
+def test_strace_proves_the_recording_of_the_daemon_whole(
+    record: Callable[..., tuple[RunningDaemon, str]], watch: Path, tmp_path: Path
+) -> None:
+    daemon, trace = record(*power_strace.prefix(str(tmp_path / "strace")))
+    with daemon.connect() as connection, daemon.connect() as watcher:
+        live_a_whole_life(connection, watcher)
+    end(daemon, cleanly=True)
+    kernel = power_strace.kernel_story(str(tmp_path / "strace"), str(watch))
+    recorded = power_strace.recorded_story(read_trace(trace))
+    assert power_strace.differences(kernel, recorded) == []
+    assert sum(map(len, kernel.values())) > 300
+
+
+@pytest.mark.timeout(600)
+def test_a_daemon_that_recovers_may_lose_power_too(
+    record: Callable[..., tuple[RunningDaemon, str]], watch: Path
+) -> None:
+    """First a kill with much unflushed; what its successor does at its start is cut at every operation."""
+    daemon, trace = record()
+    with daemon.connect() as connection, daemon.connect() as watcher:
+        live_a_whole_life(connection, watcher)
+        append_in_every_way(connection, [connection.call("sessions.create", flavour=flavour)["session_id"] for flavour in LAYOUTS])
+        end(daemon, cleanly=False)
+    before = read_trace(trace)
+    successor, second = record()
+    with successor.connect() as connection:
+        session_id = connection.call("sessions.create", flavour="mink")["session_id"]
+        append(connection, session_id, "after the recovery")
+    end(successor, cleanly=False)
+    operations = carry_on(before, read_trace(second))
+    first = next(number for number, operation in enumerate(operations) if operation[0] not in ("folder", "file", "received", "sent"))
+    assert_survives(operations, first=first)
+
+
+def carry_on(before: list[Operation], after: list[Operation]) -> list[Operation]:
+    """The second recording, with what the first daemon promised in front of it."""
+    said = [(kind, f"first {connection}", body) for kind, connection, body in (op for op in before if op[0] in ("sent", "received"))]
+    return [*said, *after]
+
+
+@pytest.mark.timeout(600)
+def test_a_recovery_may_be_cut_anywhere_and_run_again(record: Callable[..., tuple[RunningDaemon, str]], watch: Path, tmp_path: Path) -> None:
+    """Recovery on states in which it has work to do, recorded, and cut again."""
+    daemon, trace = record()
+    with daemon.connect() as connection, daemon.connect() as watcher:
+        live_a_whole_life(connection, watcher)
+        end(daemon, cleanly=False)
+    before = read_trace(trace)
+    replica = tmp_path / "replica"
+    shutil.copytree(watch, replica, ignore=shutil.ignore_patterns("run", "state"))
+    with recording(str(replica)) as during:
+        recover(str(replica / ROOT))
+    operations = carry_on(before, list(during))
+    assert Conversation(operations).lines
+    first = next(number for number, operation in enumerate(operations) if operation[0] not in ("folder", "file", "received", "sent"))
+    assert_survives(operations, first=first)

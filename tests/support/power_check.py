@@ -1,0 +1,169 @@
+"""Cuts the power at every operation of a record, looks at every state that may be left, and collects complaints.
+
+A judge says what a state must hold; the disk (tests.support.power_disk) says which states there are. Equal states are
+made once and judged against every moment at which they may have come about. Knows nothing of sessions.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from tests.support.power_disk import Disk, State, States
+from tests.support.power_recorder import Operation
+
+RANDOM_STATES = 50
+"""Seeded combinations for each cut."""
+
+MAX_FAILURES = 5
+
+
+class Judge(Protocol):
+    """What must hold after the power is back. It is sent to other processes, so it must pickle."""
+
+    def recover(self, folder: str) -> Any:
+        """Start what is under test on a state; the answer is what it holds now."""
+
+    def complaints(self, found: Any, before: int) -> list[str]:
+        """What is wrong with it, when the power went away before operation ``before``."""
+
+    def moments(self, befores: Sequence[int]) -> Sequence[int]:
+        """Those moments of one state whose demands differ; usually the last alone."""
+
+
+@dataclass
+class Failure:
+    before: int
+    operation: str
+    state: str
+    complaints: list[str]
+    trail: list[str]
+
+    def __str__(self) -> str:
+        trail = "\n    ".join(self.trail)
+        wrong = "\n  ".join(self.complaints)
+        return f"cut before operation {self.before} ({self.operation}), state {self.state!r}:\n  {wrong}\n    {trail}"
+
+
+@dataclass
+class Report:
+    cuts: int = 0
+    states: int = 0
+    distinct: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        found = "\n".join(map(str, self.failures))
+        return f"{self.cuts} cuts, {self.states} states, {self.distinct} distinct\n{found}"
+
+
+@dataclass
+class _Found:
+    """A distinct state: where it was met first, and every cut at which it may have come about."""
+
+    cut: int
+    number: int
+    befores: list[int]
+
+
+def cut_power(
+    operations: Sequence[Operation],
+    judge: Judge,
+    *,
+    seed: int = 1,
+    random_states: int = RANDOM_STATES,
+    workers: int = 2,
+    first: int = 0,
+    share: int = 1,
+) -> Report:
+    """Try every cut from operation ``first`` on; of the distinct states one in ``share`` is judged."""
+    jobs = [(list(operations), judge, seed, random_states, first, share * workers, number) for number in range(workers)]
+    if workers == 1:
+        return _run(*jobs[0])
+    total = Report()
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for report in pool.map(_run_job, jobs):
+            total.cuts, total.states = report.cuts, report.states
+            total.distinct += report.distinct
+            total.failures += report.failures
+    return total
+
+
+def _run_job(job: tuple[Any, ...]) -> Report:
+    return _run(*job)
+
+
+def _run(
+    operations: Sequence[Operation], judge: Judge, seed: int, random_states: int, first: int, parts: int, part: int
+) -> Report:
+    report = Report()
+    found: dict[int, _Found] = {}
+    for cut, disk in _cuts(operations, first):
+        report.cuts += 1
+        for number, state in enumerate(_states(disk, seed, random_states)):
+            report.states += 1
+            digest = disk.digest(state)
+            if (digest >> 5) % parts == part:
+                found.setdefault(digest, _Found(cut, number, [])).befores.append(cut)
+    wanted: dict[int, dict[int, _Found]] = {}
+    for item in found.values():
+        wanted.setdefault(item.cut, {})[item.number] = item
+    for cut, disk in _cuts(operations, first):
+        if cut in wanted:
+            for number, state in enumerate(_states(disk, seed, random_states)):
+                if number in wanted[cut]:
+                    report.distinct += 1
+                    report.failures += _judge_state(operations, disk, state, wanted[cut][number], judge)
+                    if len(report.failures) >= MAX_FAILURES:
+                        return report
+    return report
+
+
+def _cuts(operations: Sequence[Operation], first: int) -> Iterator[tuple[int, Disk]]:
+    """The disk before each operation that matters, and at the end. What stood there before is no cut."""
+    disk = Disk()
+    for number, operation in enumerate(operations):
+        if number >= first and operation[0] not in ("folder", "file", "sync_begin"):
+            yield number, disk
+        disk.apply(operation)
+    yield len(operations), disk
+
+
+def _states(disk: Disk, seed: int, random_states: int) -> Iterator[State]:
+    states = States(disk)
+    yield from states.systematic()
+    yield from states.seeded(seed, random_states)
+
+
+def _judge_state(
+    operations: Sequence[Operation], disk: Disk, state: State, item: _Found, judge: Judge
+) -> Iterator[Failure]:
+    folder = os.path.join(tempfile.mkdtemp(prefix="power-", dir=state_folder()), "disk")
+    try:
+        disk.materialise(state, folder)
+        recovered = judge.recover(folder)
+        for before in judge.moments(sorted(set(item.befores))):
+            if wrong := judge.complaints(recovered, before):
+                trail = [shown(operation) for operation in operations[max(0, before - 12) : before]]
+                at = shown(operations[before]) if before < len(operations) else "end"
+                yield Failure(before, at, state.label, wrong, trail)
+                return
+    finally:
+        shutil.rmtree(os.path.dirname(folder), ignore_errors=True)
+
+
+def state_folder() -> str:
+    """Memory rather than disk where there is some: thousands of trees are made, and none needs to survive."""
+    return "/dev/shm" if os.path.isdir("/dev/shm") else tempfile.gettempdir()
+
+
+def shown(operation: Operation) -> str:
+    """An operation in one line."""
+    text = " ".join(repr(part) if not isinstance(part, bytes) else f"<{len(part)} bytes>" for part in operation)
+    return text if len(text) < 160 else text[:157] + "..."
