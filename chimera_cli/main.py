@@ -47,7 +47,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or no such session, 130 interrupted.
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one sentence, whose examples keep their lines, and that guesses no half words.
 
-    With ``free_order`` set, options may stand anywhere among its words: ``show --full ID`` as well as ``show ID --full``.
+    With ``free_order`` set, options may stand anywhere among the words: ``show --full ID``, ``show ID --full``.
     """
 
     free_order = False

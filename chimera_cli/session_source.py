@@ -37,7 +37,7 @@ class SessionSource:
             self._client = None
             note(f"note: {error.message}; reading the files in {self.root}")
 
-    def list(
+    def records(
         self, *, flavour: str | None, since: str | None, model: str | None, success: bool | None, limit: int
     ) -> list[dict[str, Any]]:
         """Records, newest first; ``limit`` 0: all."""
@@ -47,7 +47,7 @@ class SessionSource:
         params = {name: value for name, value in given.items() if value is not None}
         found: list[dict[str, Any]] = []
         while True:
-            page = self._client.call("sessions.list", limit=limit and limit - len(found), **params)
+            page = self._client.call("sessions.list", limit=limit - len(found) if limit else 0, **params)
             found += page["sessions"]
             if page["next_cursor"] is None or (limit and len(found) >= limit):
                 return found

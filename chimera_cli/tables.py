@@ -31,19 +31,22 @@ COLUMNS: dict[str, tuple[tuple[str, int], ...]] = {
     "stoat": (("STARTED", 16), ("ID", 36), ("OK", 3), ("STEPS", 5), ("PROMPT", 40)),
 }  # fmt: skip
 IDS = ("RUN_ID", "SESSION_ID", "ID")
+TEXTS = ("TITLE", "PROMPT")
 RIGHT = ("STEPS", "COST")
 ORIGIN = ("ORIGIN", 7)
 
 NARROWER: dict[str, tuple[tuple[str, int], ...]] = {
     "mink": (
-        ("PROMPT", 16), ("ID", 0), ("MODEL", 10), ("MODEL", 0), ("STEPS", 0), ("PROMPT", 8), ("COST", 0), ("PROMPT", 0),
-        ("DATE", 0), ("OK", 0),
+        ("PROMPT", 16), ("ID", 0), ("MODEL", 10), ("MODEL", 0), ("ORIGIN", 0), ("STEPS", 0), ("PROMPT", 8), ("COST", 0),
+        ("PROMPT", 0), ("DATE", 0), ("OK", 0),
     ),
     "otter": (
-        ("PROMPT", 16), ("ID", 0), ("PROMPT", 0), ("TITLE", 20), ("MODEL", 10), ("MODEL", 0), ("STEPS", 0),
-        ("TITLE", 8), ("COST", 0), ("TITLE", 0), ("DATE", 0), ("OK", 0),
+        ("PROMPT", 16), ("ID", 0), ("PROMPT", 0), ("TITLE", 20), ("MODEL", 10), ("MODEL", 0), ("ORIGIN", 0),
+        ("STEPS", 0), ("TITLE", 8), ("COST", 0), ("TITLE", 0), ("DATE", 0), ("OK", 0),
     ),
-    "stoat": (("PROMPT", 16), ("ID", 0), ("STEPS", 0), ("PROMPT", 8), ("PROMPT", 0), ("STARTED", 0), ("OK", 0)),
+    "stoat": (
+        ("PROMPT", 16), ("ID", 0), ("ORIGIN", 0), ("STEPS", 0), ("PROMPT", 8), ("PROMPT", 0), ("STARTED", 0), ("OK", 0),
+    ),
 }  # fmt: skip
 """What gives way on a narrow terminal, in this order, and down to which width; 0: the column goes, the id never."""
 
@@ -67,7 +70,7 @@ def session_table(
     shape = family if family in COLUMNS else "otter"
     if shape == "stoat" and not records:
         return f"(no {flavour} sessions found)\n"
-    columns = _fitted(_columns(shape, origin), NARROWER[shape], records, width)
+    columns = _fitted(shape, _columns(shape, origin), records, width)
     if width and _width_of(columns) > width:
         colour = False  # lines will be cut, and half an escape sequence is none
     lines = [_heading(columns, colour)]
@@ -137,10 +140,10 @@ def _columns(shape: str, origin: bool) -> Columns:
     return columns
 
 
-def _fitted(columns: Columns, narrower: tuple[tuple[str, int], ...], records: list[Record], width: int) -> Columns:
+def _fitted(shape: str, columns: Columns, records: list[Record], width: int) -> Columns:
     """The columns that fit a terminal of ``width``, each as wide as there is room for."""
     longest_id = max((display_width(record["session_id"]) for record in records), default=0)
-    for name, least in narrower:
+    for name, least in NARROWER[shape]:
         surplus = _width_of(columns) - width
         if not width or surplus <= 0:
             break
@@ -153,6 +156,10 @@ def _fitted(columns: Columns, narrower: tuple[tuple[str, int], ...], records: li
             elif least:
                 fitted.append((heading, max(least, each - surplus)))
         columns = fitted
+    heading, each = columns[-1]
+    spare = width - _width_of(columns)
+    if heading in TEXTS and spare > 0:  # what a column that went left over
+        columns[-1] = (heading, min(each + spare, dict(COLUMNS[shape])[heading]))
     return columns
 
 

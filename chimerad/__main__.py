@@ -29,7 +29,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(home: str, socket_path: str, log_level: str | None) -> None:
     from chimera.config import load_config
-
     from chimerad import logs
     from chimerad.daemon import raise_descriptor_limit, run_daemon
 

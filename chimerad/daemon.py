@@ -14,15 +14,14 @@ import signal
 import time
 from contextlib import AsyncExitStack
 
-from chimera.config import Config, load_config
-
 from chimera import __version__, durable, paths
+from chimera.config import Config, load_config
 from chimera.errors import ChimeraError, NotPermitted, StorageError
 from chimera.identifiers import summary_timestamp
 from chimera.sessions.eventlog.locks import Owner, OwnerLock, require_local_disk
 from chimerad import logs
 from chimerad.rpc.context import ServiceInfo
-from chimerad.rpc.listener import RpcServer
+from chimerad.rpc.server import RpcServer
 from chimerad.store.store import Store
 from chimerad.watch import Watcher
 

@@ -83,7 +83,7 @@ class Follower:
         lost = False
         while True:
             try:
-                link = await self._client.linked(start=not self._began)
+                link = await self._client.linked(may_start=not self._began)
                 lost = False
                 async with aclosing(self._every_session(link) if every else self._one_session(link)) as stream:
                     async for seen in stream:

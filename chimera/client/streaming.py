@@ -237,7 +237,7 @@ class AsyncClient:
         self._connecting = asyncio.Lock()
 
     async def __aenter__(self) -> AsyncClient:
-        await self.linked(self._start)
+        await self.linked()
         return self
 
     async def __aexit__(
@@ -252,7 +252,7 @@ class AsyncClient:
 
     async def call(self, method: str, /, **params: Any) -> Any:
         """The result of a method; its error is raised as the class of its kind (chimera.errors)."""
-        link = await self.linked(self._start)
+        link = await self.linked()
         return await link.call(method, params)
 
     async def append(
@@ -284,7 +284,7 @@ class AsyncClient:
 
         :meth:`tail` is the same with reconnection; this one ends with the connection.
         """
-        link = await self.linked(self._start)
+        link = await self.linked()
         return await link.subscribe(session_id, since, deltas=deltas)
 
     def unsubscribe(self, subscription: Subscription) -> None:
@@ -313,10 +313,11 @@ class AsyncClient:
         """
         return Follower(self, session_id, since).events(on_lost)
 
-    async def linked(self, start: bool) -> Link:
+    async def linked(self, *, may_start: bool = True) -> Link:
         """The connection, made anew where it was lost."""
         async with self._connecting:
             if self._link is None or self._link.lost is not None:
+                start = self._start and may_start
                 answer = await asyncio.to_thread(discovery.connect, self._home, self._socket_path, start)
                 assert answer.connection is not None
                 connected = socket.socket(fileno=answer.connection.detach())

@@ -159,16 +159,15 @@ class _Journal:
             self._print(result)
 
     def _create_session(self) -> None:
+        import contextlib
+
         from chimera.flavours import origin_of
 
         self._create = False
         flavour = origin_of(self._session_id)
-        try:
-            self.client.call(
-                "sessions.create", session_id=self._session_id, **({"flavour": flavour} if flavour else {})
-            )
-        except SessionExists:
-            pass  # somebody else was faster
+        named = {"flavour": flavour} if flavour else {}
+        with contextlib.suppress(SessionExists):  # somebody else was faster
+            self.client.call("sessions.create", session_id=self._session_id, **named)
 
     def _located(self, error: ChimeraError, number: int) -> ChimeraError:
         if number and isinstance(error, _ABOUT_ONE_EVENT):

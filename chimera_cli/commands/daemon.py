@@ -58,7 +58,7 @@ def _run(arguments: Any) -> int:
     if arguments.log_level:
         words += ["--log-level", arguments.log_level]
     # -P: a folder called chimerad where the user happens to stand must not be run as the daemon
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "chimerad", *words])
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "chimerad", *words])  # noqa: S606 - it takes our place
 
 
 def _start(arguments: Any) -> int:

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from chimera.errors import EXIT_OK, EXIT_USAGE, ChimeraError, InvalidId, MalformedSummary, NoSummary, SessionNotFound
 from chimera.flavours import FLAVOURS, Flavour
 from chimera.sessions.since import since_microseconds
 from chimera_cli.detail import EVENTS_SHOWN, session_text
-from chimera_cli.output import can_colour, note, terminal_width, write
+from chimera_cli.listing import ALL_LIMIT, print_list
+from chimera_cli.output import note, write
 from chimera_cli.session_source import SessionSource
-from chimera_cli.tables import session_table
 
 __all__ = ["add_arguments", "run"]
 
-ALL_LIMIT = 20
-"""How many rows ``chimera sessions list`` shows unasked."""
+GAPS_NAMED = 20
 
 EVERYTHING = Flavour("", "", "sessions", "all", ("list", "show"), ALL_LIMIT, 0)
 """What ``chimera sessions`` is, seen as one more flavour: all of them."""
@@ -38,10 +38,6 @@ WORDS = {"mink": _Words("run", "RUN_ID", "runs")}
 SESSION_WORDS = _Words("session", "SESSION_ID", "sessions")
 
 
-class _Refused(Exception):
-    """A usage error that was told already."""
-
-
 def add_arguments(subparsers: Any) -> None:
     """Declare ``sessions`` and the seven flavours."""
     summary = "list the sessions of all flavours, or show one"
@@ -55,14 +51,11 @@ def add_arguments(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     flavour: Flavour = arguments.flavour
-    try:
-        if arguments.action == "list" and arguments.session_id is None:
-            return _list(arguments, flavour)
-        if arguments.action == "show":
-            return _show(arguments, flavour)
-        return _refuse_action(arguments, flavour)
-    except _Refused:
-        return EXIT_USAGE
+    if arguments.action == "list" and arguments.session_id is None:
+        return _list(arguments, flavour)
+    if arguments.action == "show":
+        return _show(arguments, flavour)
+    return _refuse_action(arguments, flavour)
 
 
 def _declare(subparsers: Any, verb: str, flavour: Flavour, summary: str) -> None:
@@ -104,31 +97,24 @@ def _declare(subparsers: Any, verb: str, flavour: Flavour, summary: str) -> None
 
 
 def _list(arguments: argparse.Namespace, flavour: Flavour) -> int:
-    _check_since(arguments.since, flavour)
-    every = not flavour.name or arguments.all_clis
-    limit = flavour.list_limit if arguments.limit is None else max(arguments.limit, 0)
-    success = True if arguments.success_only else False if arguments.failed_only else None
-    records = SessionSource(arguments.home, arguments.socket).list(
-        flavour=None if every else flavour.name,
+    try:
+        if arguments.since is not None:
+            since_microseconds(arguments.since)
+    except ValueError as error:
+        return _refuse(flavour, "list", str(error))
+    return print_list(
+        SessionSource(arguments.home, arguments.socket),
+        family=flavour.family,
+        flavour=flavour.name,
+        all_clis=not flavour.name or arguments.all_clis,
         since=arguments.since,
         model=arguments.model,
-        success=success,
-        limit=limit,
+        success=True if arguments.success_only else False if arguments.failed_only else None,
+        limit=arguments.limit,
+        default_limit=flavour.list_limit,
+        as_json=_wants_json(arguments),
+        no_color=arguments.no_color,
     )
-    if _wants_json(arguments):
-        write(json.dumps(records, indent=2) + "\n")
-        return EXIT_OK
-    write(
-        session_table(
-            records,
-            family=flavour.family,
-            flavour=flavour.name,
-            origin=every,
-            width=terminal_width(),
-            colour=can_colour() and not arguments.no_color,
-        )
-    )
-    return EXIT_OK
 
 
 def _show(arguments: argparse.Namespace, flavour: Flavour) -> int:
@@ -145,23 +131,25 @@ def _show(arguments: argparse.Namespace, flavour: Flavour) -> int:
         _write_json(detail, events)
     else:
         _write_text(detail, events, flavour, arguments)
-    if events.missing:
-        numbers = ", ".join(map(str, events.missing[:20])) + (", …" if len(events.missing) > 20 else "")
+    if events.gaps:
+        numbers = ", ".join(events.gaps[:GAPS_NAMED]) + (", …" if len(events.gaps) > GAPS_NAMED else "")
         note(f"warning: events are missing from the log of {session_id}: {numbers}")
     return EXIT_OK
 
 
 class _WatchedEvents:
-    """The events as they come, and the numbers that did not."""
+    """The events as they come, and the numbers between them that did not: ``4``, ``7-9``."""
 
-    def __init__(self, events: Any) -> None:
+    def __init__(self, events: Iterator[dict[str, Any]]) -> None:
         self._events = events
-        self.missing: list[int] = []
+        self.gaps: list[str] = []
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         expected = 1
         for event in self._events:
-            self.missing += range(expected, event["seq"])
+            last_missing = event["seq"] - 1
+            if expected <= last_missing:
+                self.gaps.append(str(expected) if expected == last_missing else f"{expected}-{last_missing}")
             expected = max(expected, event["seq"] + 1)
             yield event
 
@@ -195,41 +183,29 @@ def _wants_json(arguments: argparse.Namespace) -> bool:
     return bool(getattr(arguments, "json", False))
 
 
-def _check_since(since: str | None, flavour: Flavour) -> None:
-    if since is None:
-        return
-    try:
-        since_microseconds(since)
-    except ValueError as error:
-        _complain(flavour, "list", str(error))
-        raise _Refused from None
-
-
-def _complain(flavour: Flavour, action: str, message: str) -> None:
+def _refuse(flavour: Flavour, action: str, message: str) -> int:
+    """Say what is wrong, with the prefix of the family."""
     prefix = f"{flavour.name} sessions {action}".rstrip() if flavour.family == "stoat" else "error"
     note(f"{prefix}: {message}")
+    return EXIT_USAGE
 
 
 def _refuse_action(arguments: argparse.Namespace, flavour: Flavour) -> int:
     supported = ", ".join(flavour.actions)
     if arguments.action in flavour.actions:
-        _complain(flavour, arguments.action, f"unexpected argument {arguments.session_id!r}")
-    elif flavour.family == "stoat":
-        _complain(flavour, "", f"unknown action {arguments.action!r} (supported: {supported})")
-    else:
-        _complain(flavour, "", f"unknown {flavour.verb!r} action: {arguments.action!r} (supported: {supported})")
-    return EXIT_USAGE
+        return _refuse(flavour, arguments.action, f"unexpected argument {arguments.session_id!r}")
+    if flavour.family == "stoat":
+        return _refuse(flavour, "", f"unknown action {arguments.action!r} (supported: {supported})")
+    return _refuse(flavour, "", f"unknown {flavour.verb!r} action: {arguments.action!r} (supported: {supported})")
 
 
 def _refuse_missing_id(flavour: Flavour) -> int:
-    command = f"{flavour.name} {flavour.verb}".strip()
-    words = WORDS.get(flavour.family, SESSION_WORDS)
     if flavour.family == "stoat":
-        _complain(flavour, "show", "missing session id")
-    else:
-        see = "" if flavour.family == "badger" else f" (see '{command} list' for available ids)"
-        _complain(flavour, "show", f"'{command} show' requires a {words.placeholder} argument{see}.")
-    return EXIT_USAGE
+        return _refuse(flavour, "show", "missing session id")
+    command = f"{flavour.name} {flavour.verb}".strip()
+    placeholder = WORDS.get(flavour.family, SESSION_WORDS).placeholder
+    see = "" if flavour.family == "badger" else f" (see '{command} list' for available ids)"
+    return _refuse(flavour, "show", f"'{command} show' requires a {placeholder} argument{see}.")
 
 
 def _refuse_session(flavour: Flavour, session_id: str, error: ChimeraError, root: str) -> int:
@@ -243,7 +219,7 @@ def _refuse_session(flavour: Flavour, session_id: str, error: ChimeraError, root
         message = f"{words.noun} {quoted} has no summary.json{aborted}"
     else:
         message = error.message
-    _complain(flavour, "show", message)
+    _refuse(flavour, "show", message)
     if flavour.family not in ("stoat", "badger"):
         command = " ".join(part for part in ("chimera", flavour.name, flavour.verb, "list") if part)
         note(f"hint: list available {words.heading} with '{command}' (eventlog root: {root})")

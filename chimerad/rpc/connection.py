@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections import deque
+from collections.abc import Callable
 from typing import cast
 
 import msgspec
@@ -31,7 +33,7 @@ from chimerad.rpc.framing import LineSplitter
 from chimerad.rpc.replies import MAX_LINE_BYTES, NO_ID, failure, success
 from chimerad.store.committer import AppendOutcome
 
-__all__ = ["Connection", "Load"]
+__all__ = ["Admission", "Connection", "Load"]
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,10 @@ LINGER_SECONDS = 5.0
 _encode = msgspec.json.Encoder().encode
 
 
+Admission = Callable[[socket.socket], ChimeraError | None]
+"""Judges who has connected: None lets it in, an error is what it is told before the end."""
+
+
 class Load:
     """Bytes of lines that all connections together hold: unfinished, waiting, or being served."""
 
@@ -61,8 +67,9 @@ class Load:
 class Connection(asyncio.Protocol):
     """The protocol object of one accepted client, and the sink of its subscriptions."""
 
-    def __init__(self, dispatcher: Dispatcher, load: Load, connections: set[Connection]) -> None:
+    def __init__(self, dispatcher: Dispatcher, load: Load, connections: set[Connection], admit: Admission) -> None:
         self._dispatcher = dispatcher
+        self._admit = admit
         self._store = dispatcher.daemon.store
         self._load = load
         self._connections = connections
@@ -71,7 +78,7 @@ class Connection(asyncio.Protocol):
         self._splitter = LineSplitter()
         self._unfinished_held = 0
         self._waiting: deque[bytes] = deque()
-        self._next: AppendCall | Envelope | None | UnsetType = UNSET  # what the first waiting line was recognised as
+        self._next: AppendCall | Envelope | UnsetType | None = UNSET  # what the first waiting line was recognised as
         self._refusal: ChimeraError | None = None  # answers what came behind the waiting lines
         self._serving: asyncio.Task[None] | None = None
         self._appends = 0
@@ -91,7 +98,14 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(WRITE_HIGH_WATER, WRITE_LOW_WATER)
-        self._connections.add(self)
+        refusal = self._admit(self._transport.get_extra_info("socket"))
+        if refusal is None:
+            self._connections.add(self)
+            return
+        self._ending = True
+        self.write_line(failure(refusal, NO_ID))
+        self._flush()
+        self._transport.close()
 
     def data_received(self, data: bytes) -> None:
         if self._ending or self._refusal is not None:
@@ -138,15 +152,7 @@ class Connection(asyncio.Protocol):
 
     def write_line(self, line: bytes) -> None:
         """Queue one reply or notification; what one turn of the loop brings leaves in one write, in order."""
-        if self._transport is None or self._linger is not None:
-            return
-        self._outgoing.append(line)
-        self._outgoing_bytes += len(line) + 1
-        if self._outgoing_bytes > WRITE_LOW_WATER:
-            self._flush()
-        elif not self._flush_scheduled:
-            self._flush_scheduled = True
-            self._loop.call_soon(self._flush)
+        self._send(line, soon=True)
 
     def backlog(self) -> int:
         return 0 if self._transport is None else self._transport.get_write_buffer_size() + self._outgoing_bytes
@@ -219,7 +225,7 @@ class Connection(asyncio.Protocol):
             else:
                 reply = success(_encode(outcome), request_id)
             if request_id:
-                self.write_line(reply)
+                self._send(reply, soon=self._appends > 0)
             if self._waiting or self._ending or self._refusal is not None:
                 self._loop.call_soon(self._advance)  # not now: the store is in the middle of its answers
 
@@ -288,8 +294,23 @@ class Connection(asyncio.Protocol):
 
     # Writing.
 
-    def _flush(self) -> None:
+    def _send(self, line: bytes, *, soon: bool) -> None:
+        """Put a line behind those before it; ``soon`` lets others of this turn of the loop join its write."""
+        if self._transport is None or self._linger is not None:
+            return
+        self._outgoing.append(line)
+        self._outgoing_bytes += len(line) + 1
+        if not soon or self._outgoing_bytes > WRITE_LOW_WATER:
+            self._flush()
+        elif not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush_in_turn)
+
+    def _flush_in_turn(self) -> None:
         self._flush_scheduled = False
+        self._flush()
+
+    def _flush(self) -> None:
         if self._outgoing and self._transport is not None:
             self._outgoing.append(b"")
             body = b"\n".join(self._outgoing)

@@ -14,6 +14,10 @@ import msgspec
 from chimera import errors
 from chimera.errors import ChimeraError
 from chimerad.rpc import parameters, results
+from chimerad.store.changes import Created, Purged, Renamed, Restored
+from chimerad.store.committer import AppendOutcome
+from chimerad.store.index.service import Rebuilt
+from chimerad.store.readers import Verified
 
 __all__ = ["METHODS", "Method"]
 
@@ -84,7 +88,7 @@ METHODS: dict[str, Method] = {
             "sessions.create",
             "sessions",
             parameters.CreateParams,
-            results.Created,
+            Created,
             "Begin a session; asked again for one that is still empty, it answers the same.",
             (errors.InvalidId, errors.SessionExists, errors.Locked, *_DISK),
         ),
@@ -92,7 +96,7 @@ METHODS: dict[str, Method] = {
             "sessions.append",
             "sessions",
             parameters.AppendParams,
-            results.Appended,
+            AppendOutcome,
             "Add events to a session, all or none; answered when they are durable.",
             (
                 *_CHANGE,
@@ -139,7 +143,7 @@ METHODS: dict[str, Method] = {
             "sessions.rename",
             "sessions",
             parameters.RenameParams,
-            results.Renamed,
+            Renamed,
             "Give a session a title, or take it away.",
             (*_CHANGE, *_SUMMARY),
         ),
@@ -171,7 +175,7 @@ METHODS: dict[str, Method] = {
             "sessions.restore",
             "sessions",
             parameters.RestoreParams,
-            results.Restored,
+            Restored,
             "Bring a session back from the trash.",
             (errors.InvalidId, errors.SessionNotFound, errors.SessionExists, *_DISK),
         ),
@@ -194,7 +198,7 @@ METHODS: dict[str, Method] = {
             "sessions.verify",
             "sessions",
             parameters.VerifyParams,
-            results.Verified,
+            Verified,
             "Check chains and numbers; every flipped bit, lost or reordered event is a problem.",
             _ONE_SESSION,
         ),
@@ -209,7 +213,7 @@ METHODS: dict[str, Method] = {
             "trash.purge",
             "trash",
             parameters.TrashPurgeParams,
-            results.TrashPurged,
+            Purged,
             "Erase from the trash for good: one item, or what was deleted before a time; everything when neither.",
             (errors.InvalidId, errors.SessionNotFound, *_DISK),
         ),
@@ -217,7 +221,7 @@ METHODS: dict[str, Method] = {
             "index.rebuild",
             "index",
             parameters.RebuildIndexParams,
-            results.IndexRebuilt,
+            Rebuilt,
             "Build the index anew from the files.",
             _DISK,
         ),

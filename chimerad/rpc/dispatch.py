@@ -18,9 +18,9 @@ from typing import Any
 import msgspec
 
 from chimera.errors import ChimeraError, InternalError, InvalidRequest, MethodNotFound, TooLarge
-from chimerad.rpc.contract import METHODS
 from chimerad.rpc.context import CallContext, Daemon, Handler
-from chimerad.rpc.envelope import Envelope, read_batch, read_envelope
+from chimerad.rpc.contract import METHODS
+from chimerad.rpc.envelope import Envelope, check_params, read_batch, read_envelope
 from chimerad.rpc.methods import HANDLERS
 from chimerad.rpc.parameters import AppendParams
 from chimerad.rpc.replies import (
@@ -70,13 +70,11 @@ class Dispatcher:
         """The call when the line is one that goes straight to its method; None: it goes through the library."""
         try:
             envelope = read_envelope(line)
-        except ChimeraError:
-            return None
-        if envelope.method == APPEND:
-            try:
+            if envelope.method == APPEND:
                 return AppendCall(_decode_append(envelope.params), bytes(envelope.id))
-            except (msgspec.DecodeError, RecursionError):
-                return None  # the library's way says what is wrong with the parameters
+            check_params(envelope)
+        except (ChimeraError, msgspec.DecodeError, RecursionError):
+            return None  # the library's way says what is wrong with it
         return envelope if envelope.id and envelope.method in self._handlers else None
 
     async def answer(self, line: bytes, envelope: Envelope | None, context: CallContext) -> bytes:
@@ -115,7 +113,7 @@ class Dispatcher:
             return encode_result(await result if isinstance(result, asyncio.Future) else result)
         except ChimeraError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the boundary
             raise unexpected(name, error) from None
 
 
@@ -123,11 +121,13 @@ def unexpected(name: str, error: Exception) -> InternalError:
     """An error that tells the caller nothing but where the log has the cause, which may hold anything."""
     reference = os.urandom(4).hex()
     log.error("%s failed, reference %s", name, reference, exc_info=error)
-    return InternalError(f"{name} failed inside the daemon; its log has the cause under {reference}", reference=reference)
+    return InternalError(
+        f"{name} failed inside the daemon; its log has the cause under {reference}", reference=reference
+    )
 
 
 class Turns:
-    """The calls of one batch begin in their order; appends overlap, every other call waits for the appends before it."""
+    """The calls of one batch begin in order; appends overlap, any other call waits for the appends before it."""
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()  # is given in the order in which it was asked for
@@ -154,7 +154,7 @@ class _Library:
     def __init__(self, dispatcher: Dispatcher) -> None:
         from jsonrpcserver import JsonRpcError, Success, async_dispatch
 
-        self._dispatch = async_dispatch
+        self._dispatch: Callable[..., Awaitable[Any]] = async_dispatch
         self._success: Callable[[Any], Any] = Success
         self._error: Callable[[int, str, Any], Exception] = JsonRpcError
         self._dispatcher = dispatcher
@@ -163,7 +163,7 @@ class _Library:
 
     async def answer(self, line: bytes, context: CallContext) -> bytes:
         message = _Message(line, context)
-        reply = await self._dispatch(
+        reply: bytes | str = await self._dispatch(
             line,
             self._methods,
             context=message,
@@ -171,7 +171,7 @@ class _Library:
             validator=message.validate,
             serializer=message.serialise,
         )
-        return reply or b""
+        return reply if isinstance(reply, bytes) else b""  # its word for no reply is an empty text
 
     def _method(self, name: str) -> Callable[..., Awaitable[Any]]:
         async def method(message: _Message, envelope: Envelope) -> Any:
@@ -214,7 +214,7 @@ class _Message:
     def deserialise(self, line: bytes) -> object:
         try:
             if not self._is_batch:
-                return _as_call(read_envelope(line))
+                return _as_call(line)
             members = read_batch(line)
         except ChimeraError as error:
             self._refusal = error
@@ -253,8 +253,10 @@ class _Message:
         return error_object(unexpected("the dispatch", RuntimeError(error["message"])))
 
 
-def _as_call(envelope: Envelope) -> dict[str, object]:
+def _as_call(text: bytes) -> dict[str, object]:
     """What the library works on; the params travel inside the envelope, undecoded."""
+    envelope = read_envelope(text)
+    check_params(envelope)
     call: dict[str, object] = {"method": envelope.method, "params": {"envelope": envelope}}
     if envelope.id:
         call["id"] = envelope.id
@@ -263,6 +265,6 @@ def _as_call(envelope: Envelope) -> dict[str, object]:
 
 def _member(text: bytes) -> dict[str, object]:
     try:
-        return _as_call(read_envelope(text))
+        return _as_call(text)
     except ChimeraError as error:
         return {"method": _REFUSED, "params": {"error": error}, "id": None}

@@ -1,4 +1,4 @@
-"""The outside of a call: ``jsonrpc``, ``method``, ``params``, ``id``. The params and the id stay the bytes they came as.
+"""The outside of a call: ``jsonrpc``, ``method``, ``params``, ``id``. Params and id stay the bytes they came as.
 
 Judges a message by JSON-RPC 2.0 alone; which methods there are it does not know.
 """
@@ -13,7 +13,7 @@ import msgspec
 from chimera.errors import InvalidRequest, ParseError
 from chimerad.rpc.replies import MAX_ID_BYTES
 
-__all__ = ["Envelope", "read_batch", "read_envelope"]
+__all__ = ["Envelope", "check_params", "read_batch", "read_envelope"]
 
 MAX_BATCH = 1000
 
@@ -21,7 +21,7 @@ _INTEGER = re.compile(rb"-?\d+\Z")
 
 
 class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    """One call. ``params`` is an object, an array, or empty when there is none; a call without an id wants no answer."""
+    """One call. ``params`` is an object, an array, or empty for none; a call whose id is empty wants no answer."""
 
     jsonrpc: Literal["2.0"]
     method: str
@@ -52,10 +52,20 @@ def read_envelope(text: bytes) -> Envelope:
         ) from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise _no_json(error) from None
-    _check_id(bytes(envelope.id))
+    request_id = bytes(envelope.id)
+    if not request_id.isdigit() or len(request_id) > MAX_ID_BYTES:
+        _check_id(request_id)
+    return envelope
+
+
+def check_params(envelope: Envelope) -> None:
+    """Whether ``params`` is what JSON-RPC allows; decoding them as an object says so too.
+
+    Raises:
+        InvalidRequest: neither an object nor an array.
+    """
     if envelope.params and memoryview(envelope.params)[0] not in b"{[":
         raise InvalidRequest("params must be an object that names each parameter")
-    return envelope
 
 
 def read_batch(text: bytes) -> list[bytes]:
@@ -80,18 +90,19 @@ def read_batch(text: bytes) -> list[bytes]:
 
 def _check_id(text: bytes) -> None:
     """A string, a whole number, null, or none at all; anything else could not be told from it in the answer."""
-    if text.isdigit() or not text or text[:1] == b'"' or text == b"null" or _INTEGER.match(text):
-        if len(text) > MAX_ID_BYTES:
-            raise InvalidRequest(f"the id is {len(text)} bytes long; at most {MAX_ID_BYTES} are allowed")
-        return
-    raise InvalidRequest("the id must be a string or a whole number; without one the call gets no answer")
+    if len(text) > MAX_ID_BYTES:
+        raise InvalidRequest(f"the id is {len(text)} bytes long; at most {MAX_ID_BYTES} are allowed")
+    if text and text[:1] != b'"' and text != b"null" and not _INTEGER.match(text):
+        raise InvalidRequest("the id must be a string or a whole number; without one the call gets no answer")
 
 
 def _require_utf8(text: bytes) -> None:
     try:
         text.decode()
     except UnicodeDecodeError as error:
-        raise ParseError(f"the line is not UTF-8 (byte {error.start}); send JSON in UTF-8, one message a line") from None
+        raise ParseError(
+            f"the line is not UTF-8 (byte {error.start}); send JSON in UTF-8, one message a line"
+        ) from None
 
 
 def _require_json(text: bytes) -> None:

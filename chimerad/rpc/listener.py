@@ -75,7 +75,9 @@ def _prepare_folder(folder: str) -> None:
     if stat.S_ISLNK(status.st_mode):
         raise NotPermitted(f"the socket's folder {folder} is a symbolic link; set CHIMERA_SOCKET to a path without one")
     if status.st_uid != os.geteuid():
-        raise NotPermitted(f"the socket's folder {folder} belongs to user {status.st_uid}; set CHIMERA_SOCKET elsewhere")
+        raise NotPermitted(
+            f"the socket's folder {folder} belongs to user {status.st_uid}; set CHIMERA_SOCKET elsewhere"
+        )
     if status.st_mode & 0o077:
         raise NotPermitted(
             f"the socket's folder {folder} has mode {stat.S_IMODE(status.st_mode):04o}, open to others; "

@@ -16,6 +16,7 @@ __all__ = [
     "MAX_ID_BYTES",
     "MAX_LINE_BYTES",
     "MAX_RESULT_BYTES",
+    "NO_ID",
     "PROTOCOL",
     "encode_result",
     "error_object",

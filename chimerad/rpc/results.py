@@ -1,6 +1,7 @@
-"""What each method answers, spelt out for the OpenRPC document and for tests that decode real replies by it.
+"""What methods answer, where the store has no structure of its own for it, or one with raw events in it.
 
-The store encodes its own structures (raw events among them) straight into replies; nothing here is on that way.
+These describe: the OpenRPC document shows them and tests decode real replies by them. The store's own structures,
+raw events among them, are encoded straight into replies.
 """
 
 from __future__ import annotations
@@ -9,21 +10,16 @@ from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from chimera.events import Event, Problem
+from chimera.events import Event
 from chimerad.store.trash import TrashItem
 
 __all__ = [
-    "Appended",
-    "Created",
     "Deleted",
     "EventPage",
     "Finished",
     "Hello",
-    "IndexRebuilt",
     "Ok",
     "Pinned",
-    "Renamed",
-    "Restored",
     "SessionDetail",
     "SessionPage",
     "SessionRecord",
@@ -32,8 +28,6 @@ __all__ = [
     "Subscribed",
     "Tags",
     "TrashItems",
-    "TrashPurged",
-    "Verified",
 ]
 
 
@@ -76,19 +70,6 @@ class Status(Struct, frozen=True):
 
 class Stopping(Struct, frozen=True):
     stopping: bool
-
-
-class Created(Struct, frozen=True):
-    session_id: str
-    path: str
-    generation: str
-
-
-class Appended(Struct, frozen=True):
-    first_seq: int
-    last_seq: int
-    ids: list[str]
-    chain: str
 
 
 class EventPage(Struct, frozen=True):
@@ -135,12 +116,6 @@ class Finished(Struct, frozen=True):
     summary: dict[str, Any]
 
 
-class Renamed(Struct, frozen=True):
-    session_id: str
-    title: str | None
-    path: str
-
-
 class Tags(Struct, frozen=True):
     tags: list[str]
 
@@ -153,11 +128,6 @@ class Deleted(Struct, frozen=True):
     trash_id: str
 
 
-class Restored(Struct, frozen=True):
-    session_id: str
-    path: str
-
-
 class Subscribed(Struct, frozen=True):
     subscription: str
     generation: str
@@ -168,22 +138,5 @@ class Ok(Struct, frozen=True):
     ok: bool
 
 
-class Verified(Struct, frozen=True):
-    sessions: int
-    events: int
-    problems: list[Problem]
-
-
 class TrashItems(Struct, frozen=True):
     items: list[TrashItem]
-
-
-class TrashPurged(Struct, frozen=True):
-    purged: list[str]
-    bytes: int
-
-
-class IndexRebuilt(Struct, frozen=True):
-    sessions: int
-    events: int
-    seconds: float

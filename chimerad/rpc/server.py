@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
+import socket
 from collections.abc import Callable
 
-from chimera.errors import Overloaded
+from chimera.errors import ChimeraError, NotPermitted, Overloaded
 from chimerad.rpc.connection import Connection, Load
 from chimerad.rpc.context import Daemon, ServiceInfo
 from chimerad.rpc.dispatch import Dispatcher
-from chimerad.rpc.listener import SocketFile, peer_is_ours
-from chimerad.rpc.replies import NO_ID, failure
+from chimerad.rpc.listener import BACKLOG, SocketFile, peer_is_ours
 from chimerad.store.store import Store
 
 __all__ = ["RpcServer"]
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 DESCRIPTORS_FOR_FILES = 256
 """Of the descriptors a process may open, these stay free of clients: journal, index, sessions."""
 
-STOP_SECONDS = 10.0
+STOP_SECONDS = 5.0
 """How long a stop waits for calls that run and for clients to take their answers."""
 
 
@@ -51,9 +51,8 @@ class RpcServer:
         self._most_clients = 65536 if unlimited else max(limit - DESCRIPTORS_FOR_FILES, limit // 2)
         self._listening = SocketFile(socket_path)
         self._server = await asyncio.get_running_loop().create_unix_server(
-            self._accept, sock=self._listening.socket, backlog=1024
+            self._accept, sock=self._listening.socket, backlog=BACKLOG
         )
-        log.info("listening on %s", socket_path)
 
     async def stop(self) -> None:
         """Take no new clients or calls, let what runs be answered, close every connection, remove the socket."""
@@ -71,4 +70,12 @@ class RpcServer:
                 await asyncio.wait(unfinished, timeout=1.0)
 
     def _accept(self) -> asyncio.Protocol:
-        return Connection(self._dispatcher, self._load, self._connections)
+        return Connection(self._dispatcher, self._load, self._connections, self._admit)
+
+    def _admit(self, peer: socket.socket) -> ChimeraError | None:
+        if not peer_is_ours(peer):
+            return NotPermitted("this daemon serves the user alone that it runs as")
+        if len(self._connections) >= self._most_clients:
+            log.warning("a client was turned away: %d are connected", len(self._connections))
+            return Overloaded(f"{len(self._connections)} clients are connected, as many as there may be; retry later")
+        return None

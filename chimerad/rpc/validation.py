@@ -55,8 +55,10 @@ def explain(method: str, sentence: str, parameters: type[msgspec.Struct]) -> str
     if no_choice := _NO_CHOICE.match(what):
         choices = ", ".join(str(choice) for choice in _choices(_type_at(parameters, where)))
         return f"the parameter `{where}` of {method} cannot be {_cut(no_choice['value'])}; it is one of {choices}"
-    return f"the parameter `{where}` of {method}: {_cut(what[:1].lower() + what[1:])}" if where else (
-        f"the params of {method}: {_cut(what[:1].lower() + what[1:])}"
+    return (
+        f"the parameter `{where}` of {method}: {_cut(what[:1].lower() + what[1:])}"
+        if where
+        else (f"the params of {method}: {_cut(what[:1].lower() + what[1:])}")
     )
 
 

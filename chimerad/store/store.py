@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -28,14 +27,16 @@ from chimerad.store.changes import Changes
 from chimerad.store.committer import AppendCall, AppendOutcome, Committer
 from chimerad.store.flusher import Flusher
 from chimerad.store.index.queries import Listing, ListQuery
-from chimerad.store.index.service import IndexService
+from chimerad.store.index.rebuild import row_from_folder, row_of_open
+from chimerad.store.index.rows import SessionRow
+from chimerad.store.index.service import IndexService, Rebuilt
 from chimerad.store.open_sessions import OpenSession, session_not_found
 from chimerad.store.readers import Detail, Page, Readers, Verified
 from chimerad.store.registry import SessionRegistry
 from chimerad.store.segments import SegmentFeed
 from chimerad.store.subscriptions import EVERY_SESSION, Cursor, Sink, Subscription, Subscriptions
 
-__all__ = ["Rebuilt", "Store", "StoreStatus"]
+__all__ = ["IndexStatus", "JournalStatus", "Store", "StoreStatus"]
 
 log = logging.getLogger(__name__)
 
@@ -45,17 +46,23 @@ REPLAY_BYTES = 1024 * 1024
 Result = TypeVar("Result")
 
 
-class Rebuilt(msgspec.Struct):
+class JournalStatus(msgspec.Struct):
+    segments: int
+    bytes: int
+    unflushed_events: int
+
+
+class IndexStatus(msgspec.Struct):
+    state: str
     sessions: int
-    events: int
-    seconds: float
+    lag_events: int
 
 
 class StoreStatus(msgspec.Struct):
     sessions: int
     open_sessions: int
-    journal: dict[str, int]
-    index: dict[str, Any]
+    journal: JournalStatus
+    index: IndexStatus
 
 
 class Store:
@@ -80,7 +87,13 @@ class Store:
         self._subscriptions = Subscriptions(
             self._read_for_replay, self._readers.shown_seq, config.limits.subscriber_backlog_bytes
         )
-        self._index = IndexService(paths.index_path(home), self.root)
+        self._index = IndexService(
+            paths.index_path(home),
+            self.root,
+            is_open=self.is_open,
+            on_gone=self._folders_gone,
+            rescan_seconds=config.watch.rescan_seconds,
+        )
         self._flusher = Flusher(
             self._committer,
             self._registry,
@@ -106,7 +119,7 @@ class Store:
     async def start(self) -> None:
         """Recover, then be ready to append. Before the socket opens."""
         recovered = await self._in_thread(self._recover)
-        await self._index.start()
+        await self._index.start(recovered.flushed_lsn)
         self._changed.update(recovered.sessions)
         self._begin(recovered)
         self._flusher.start()
@@ -216,28 +229,31 @@ class Store:
         return await self._index.list(query)
 
     async def rebuild_index(self) -> Rebuilt:
-        """Throw the index away and derive it again from the logs."""
-        started = time.monotonic()
-        sessions, events = await self._index.rebuild()
-        return Rebuilt(sessions, events, round(time.monotonic() - started, 3))
+        """Throw the index away and derive it again from the folders."""
+        return await self._index.rebuild()
+
+    async def rescan(self) -> None:
+        """One bounded look for what changed behind our back."""
+        await self._index.rescan()
+
+    async def refresh(self, session_ids: Iterable[str]) -> None:
+        """Look at these folders again: a hint from the watcher."""
+        await self._index.refresh(session_ids)
 
     async def status(self) -> StoreStatus:
-        counts = await self._index.counts()
         feed = self._committer.feed
         unflushed = self._committer.journalled_events - self._committer.flushed_events
         return StoreStatus(
-            sessions=counts.sessions,
+            sessions=self._index.sessions,
             open_sessions=len(self._registry.open),
-            journal={
-                "segments": feed.segments if feed is not None else 0,
-                "bytes": self._committer.unflushed_bytes,
-                "unflushed_events": unflushed,
-            },
-            index={
-                "state": "ready" if self._index.ready else "rebuilding",
-                "sessions": counts.sessions,
-                "lag_events": unflushed if self._changed else 0,
-            },
+            journal=JournalStatus(
+                segments=feed.segments if feed is not None else 0,
+                bytes=self._committer.unflushed_bytes,
+                unflushed_events=unflushed,
+            ),
+            index=IndexStatus(
+                state=self._index.state, sessions=self._index.sessions, lag_events=unflushed if self._changed else 0
+            ),
         )
 
     # -- subscribing
@@ -268,12 +284,15 @@ class Store:
 
     # -- what others do to the files
 
-    def folders_changed(self, session_ids: Iterable[str]) -> None:
-        """Somebody added, removed or edited sessions behind our back: a hint from the watcher."""
-        self._changed.update(session_ids)
-
     def is_open(self, session_id: str) -> bool:
         return session_id in self._registry.open
+
+    def _folders_gone(self, session_ids: Sequence[str]) -> None:
+        """Somebody removed sessions; those that we write are found gone by the flush."""
+        for session_id in session_ids:
+            self._readers.forget(session_id)
+            if not self.is_open(session_id):
+                self._subscriptions.interrupt(session_id)
 
     # -- the disk
 
@@ -336,7 +355,9 @@ class Store:
                 for session_id in changed
                 if (session := self._registry.open.get(session_id)) is not None
             }
-            await self._index.refresh(changed, heads)
+            rows, gone = await self._in_thread(_rows_of, self.root, changed, heads)
+            await self._index.upsert(rows)
+            await self._index.remove(gone)
 
     async def _commit_index(self, lsn: int) -> None:
         await self._index_catch_up()
@@ -355,6 +376,23 @@ class Store:
 
     async def _in_thread(self, work: Callable[..., Result], *arguments: Any) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+
+def _rows_of(root: str, session_ids: set[str], heads: dict[str, int]) -> tuple[list[SessionRow], list[str]]:
+    """The index rows of sessions that changed, and those that are no more. ``heads``: of the open ones. In a thread."""
+    rows: list[SessionRow] = []
+    gone: list[str] = []
+    for session_id in session_ids:
+        row = None
+        if session_id in heads:
+            row = row_of_open(root, session_id, heads[session_id])
+        else:
+            row = row_from_folder(root, session_id)
+        if row is None:
+            gone.append(session_id)
+        else:
+            rows.append(row)
+    return rows, gone
 
 
 def _keep_unflushed(root: str, session_ids: set[str]) -> None:

@@ -159,8 +159,18 @@ def test_at_eighty_columns_the_text_shrinks_and_the_id_stays_whole() -> None:
         "otter-20260425T091201-71032a5e  2026-04-25 09:12   $0.0241  yes  Investigate fl…\n"
     )
     assert session_table([record("stoat-20260430T101455-1f3c2a8b")], family="stoat", width=80).splitlines()[2] == (
-        "2026-04-25 09:12  stoat-20260430T101455-1f3c2a8b  yes      3  list files then r…"
+        "2026-04-25 09:12  stoat-20260430T101455-1f3c2a8b    yes      3  list files then…"
     )
+
+
+def test_a_wide_terminal_gets_what_a_pipe_gets() -> None:
+    for family in ("mink", "otter", "stoat"):
+        assert session_table([OTTER], family=family, width=500) == session_table([OTTER], family=family)
+
+
+def test_the_room_of_a_column_that_went_goes_to_the_text() -> None:
+    line = session_table([{**OTTER, "title": "t" * 50}], origin=True, width=80).splitlines()[1]
+    assert line == "otter-20260425T091201-71032a5e  2026-04-25 09:12   $0.0241  yes  " + "t" * 14 + "…"
 
 
 def test_colour_adds_nothing_but_colour() -> None:
@@ -213,3 +223,9 @@ def test_tables_load_nothing_heavy() -> None:
     loaded = subprocess.run([sys.executable, "-S", "-c", f"import sys; sys.path[:0] = {sys.path!r}; {code}"],
                             capture_output=True, text=True, check=True)  # fmt: skip
     assert loaded.stdout.split() == ["__future__"]
+
+
+def test_the_command_loads_msgspec_only_for_the_files() -> None:
+    code = "import sys, chimera_cli.commands.sessions; print({'msgspec', 'rich', 'datetime'} & set(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout == "set()\n"

@@ -13,8 +13,9 @@ import pytest
 from chimera import durable
 from tests.support import power_strace
 from tests.support.power_check import Report, cut_power
-from tests.support.power_disk import Disk, State, States
+from tests.support.power_disk import Disk, State, States, continued
 from tests.support.power_recorder import Operation, acknowledge, prefix, read_runs, read_trace, recording
+
 
 class Kept:
     """Judge of the small programs below: their marks say what a path holds, or may hold from here on."""
@@ -288,6 +289,31 @@ def test_an_append_that_extends_a_synced_file_holds_after_its_sync(tmp_path: Pat
 
     report = cut(program, tmp_path, prepare=lambda watch: put(f"{watch}/log", b"old\n" * 300))
     assert not report.failures, str(report)
+
+
+def test_what_a_killed_process_left_unsynced_is_still_in_danger(tmp_path: Path) -> None:
+    """The page cache outlives a process: its successor sees a name that the disk does not have yet."""
+
+    def fails(watch: str) -> None:
+        os.mkdir(f"{watch}/session")
+
+    def builds_on_it(watch: str) -> None:
+        durable.create_file(f"{watch}/session/log", b"new")
+        holds("session/log", b"new")
+
+    def syncs_it_first(watch: str) -> None:
+        durable.sync_folder(watch)
+        builds_on_it(watch)
+
+    for successor, survives in ((builds_on_it, False), (syncs_it_first, True)):
+        watch = str(tmp_path / successor.__name__)
+        os.mkdir(watch)
+        with recording(watch) as first:
+            fails(watch)
+        with recording(watch) as second:
+            successor(watch)
+        operations = continued(first, second)
+        assert bool(cut_power(operations, Kept(operations), workers=1).failures) is not survives
 
 
 def test_what_is_written_while_a_sync_runs_is_not_covered_by_it() -> None:

@@ -25,7 +25,11 @@ _tokens = itertools.count(1)
 texts = st.text(max_size=20)
 metadatas = st.dictionaries(
     st.text(max_size=5),
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts,
     max_size=3,
 )
 types = st.sampled_from(["user_message", "tool_call", "agent_result"])
@@ -122,7 +126,9 @@ class StoreModel(RuleBasedStateMachine):
         if with_ids:
             for event in events:
                 event["id"] = f"evt-{next(_tokens)}"
-        parent_id = session.events[parent % len(session.events)]["id"] if parent is not None and session.events else None
+        parent_id = (
+            session.events[parent % len(session.events)]["id"] if parent is not None and session.events else None
+        )
         if parent_id:
             events[0]["parent_id"] = parent_id
         head = len(session.events)
@@ -148,7 +154,12 @@ class StoreModel(RuleBasedStateMachine):
             leaf = event_id
 
     @precondition(lambda self: any(self.sessions[name].events for name in self.standing()))
-    @rule(number=pick, first=pick, count=st.integers(1, 3), change=st.sampled_from(["nothing", "type", "metadata", "more"]))
+    @rule(
+        number=pick,
+        first=pick,
+        count=st.integers(1, 3),
+        change=st.sampled_from(["nothing", "type", "metadata", "more"]),
+    )
     def append_again(self, number: int, first: int, count: int, change: str) -> None:
         name, session = self.choose(number)
         if not session.events:
@@ -199,7 +210,11 @@ class StoreModel(RuleBasedStateMachine):
         assert self.call("sessions.rename", session_id=name, title=title)["title"] == session.title
 
     @precondition(lambda self: self.standing())
-    @rule(number=pick, add=st.lists(st.sampled_from("abc"), unique=True), remove=st.lists(st.sampled_from("abc"), unique=True))
+    @rule(
+        number=pick,
+        add=st.lists(st.sampled_from("abc"), unique=True),
+        remove=st.lists(st.sampled_from("abc"), unique=True),
+    )
     def tag(self, number: int, add: list[str], remove: list[str]) -> None:
         name, session = self.choose(number)
         remove = [tag for tag in remove if tag not in add]
@@ -228,7 +243,9 @@ class StoreModel(RuleBasedStateMachine):
         name, session = self.choose(number)
         session.trash_id = self.call("sessions.delete", session_id=name)["trash_id"]
         assert self.refused("sessions.read", session_id=name) == "session_not_found"
-        assert self.refused("sessions.append", session_id=name, events=[{"type": "user_message"}]) == "session_not_found"
+        assert (
+            self.refused("sessions.append", session_id=name, events=[{"type": "user_message"}]) == "session_not_found"
+        )
 
     @precondition(lambda self: len(self.standing()) < len(self.sessions))
     @rule()

@@ -189,7 +189,9 @@ def test_since_reads_one_grammar(value: str, moment: datetime) -> None:
     assert parse_since(value, NOW) == moment
 
 
-@pytest.mark.parametrize("value", ["yesterday", "7", "d", "7y", "-7d", "1.5h", "2026-13-01", "\u0667d", "9" * 5000 + "d"])
+@pytest.mark.parametrize(
+    "value", ["yesterday", "7", "d", "7y", "-7d", "1.5h", "2026-13-01", "\u0667d", "9" * 5000 + "d"]
+)
 def test_since_says_what_it_expects(value: str) -> None:
     with pytest.raises(ValueError) as caught:
         parse_since(value, NOW)

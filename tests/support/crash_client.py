@@ -40,17 +40,15 @@ class BookkeepingConnection(Connection):
 
 
 def event(text: str = "", *, kind: str = "user_message", event_id: str | None = None) -> dict[str, Any]:
-    """An event as a client gives it, like no other."""
-    made: dict[str, Any] = {"type": kind, "metadata": {"token": next(_numbers), "content": text}}
-    if event_id is not None:
-        made["id"] = event_id
-    return made
+    """An event as a client gives it, like no other but the one with the same id."""
+    if event_id is None:
+        return {"type": kind, "metadata": {"token": next(_numbers), "content": text}}
+    return {"type": kind, "metadata": {"token": event_id, "content": text}, "id": event_id}
 
 
-def kind_of_error(connection: Connection, method: str, **params: Any) -> RpcError | None:
-    """Call, and the error it answers with; None when it succeeded."""
+def attempt(connection: Connection, method: str, **params: Any) -> tuple[Any, RpcError | None]:
+    """Call: the result, or the error it answers with."""
     try:
-        connection.call(method, **params)
+        return connection.call(method, **params), None
     except RpcError as error:
-        return error
-    return None
+        return None, error

@@ -1,6 +1,6 @@
 """A program that embeds the library without a daemon and says what each append answered, to be killed at any time.
 
-    python -m tests.support.crash_embedder FOLDER NAME    one line "<index> <token>" for each acknowledged append
+python -m tests.support.crash_embedder FOLDER NAME    one line "<index> <token>" for each acknowledged append
 """
 
 from __future__ import annotations

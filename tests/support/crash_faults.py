@@ -1,11 +1,11 @@
 """A process that kills itself at an exact operation, or fails at an exact function; loaded as a command prefix.
 
-    python -m tests.support.crash_faults kill CONTROL WATCH python -m chimerad ...
-        From the moment that CONTROL exists (it holds a number N) the process dies by SIGKILL after its Nth change of a
-        file below WATCH, sync or answer; threads count together.
-    python -m tests.support.crash_faults cut TARGET COUNT HOW python -m chimerad ...
-        The function TARGET (``package.module:Class.name``) fails from its COUNTth call on: with EIO, or ``exit``: the
-        process ends on the spot.
+python -m tests.support.crash_faults kill CONTROL WATCH python -m chimerad ...
+    From the moment that CONTROL exists (it holds a number N) the process dies by SIGKILL after its Nth change of a
+    file below WATCH, sync or answer; threads count together.
+python -m tests.support.crash_faults cut TARGET COUNT HOW python -m chimerad ...
+    The function TARGET (``package.module:Class.name``) fails from its COUNTth call on: with EIO, or ``exit``: the
+    process ends on the spot.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from tests.support.power_recorder import Operation, Recorder
+from tests.support.power_recorder import Operation, Recorder, trace_sink
 
 
-def kill_prefix(control: str, watch: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", "tests.support.crash_faults", "kill", control, watch)
+def kill_prefix(control: str, watch: str, trace: str = os.devnull) -> tuple[str, ...]:
+    return (sys.executable, "-m", "tests.support.crash_faults", "kill", control, trace, watch)
 
 
 def cut_prefix(target: str, count: int, how: str) -> tuple[str, ...]:
@@ -39,13 +39,15 @@ def arm(control: str, number: int) -> None:
 
 
 class Countdown:
-    """The sink of a recorder that keeps nothing and kills at the chosen operation."""
+    """A sink for a recorder that passes everything on and kills at the chosen operation."""
 
-    def __init__(self, control: str) -> None:
+    def __init__(self, control: str, sink: Callable[[Operation], None]) -> None:
         self.control = control
+        self.sink = sink
         self.left: int | None = None
 
     def __call__(self, operation: Operation) -> None:
+        self.sink(operation)
         if operation[0] in ("received", "sync_begin", "folder", "file"):
             return
         if self.left is None:
@@ -81,8 +83,8 @@ def _install_cut(target: str, count: int, how: str) -> None:
 
 def main(arguments: Sequence[str]) -> NoReturn:
     if arguments[0] == "kill":
-        Recorder(arguments[2], Countdown(arguments[1])).install()
-        command = arguments[3:]
+        Recorder(arguments[3], Countdown(arguments[1], trace_sink(arguments[2]))).install()
+        command = arguments[4:]
     else:
         _install_cut(arguments[1], int(arguments[2]), arguments[3])
         command = arguments[4:]

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from chimera.sessions.eventlog.verify import verify_session
 
 from chimera import paths
 from chimera.errors import ChimeraError
 from chimera.sessions.eventlog.reader import read_log
-from chimera.sessions.eventlog.verify import verify_session
 from chimera.sessions.summary import read_summary
 
 LIFECYCLE = frozenset(
@@ -29,7 +29,7 @@ class _Message(msgspec.Struct):
     id: Any = None
     method: str | None = None
     params: msgspec.Raw = msgspec.Raw(b"{}")
-    result: msgspec.Raw | None = None
+    result: msgspec.Raw = msgspec.Raw(b"")
     error: dict[str, Any] | None = None
 
 
@@ -156,7 +156,7 @@ class Ledger:
         method, asked = self._waiting.pop((connection, message.id))
         if method == "append":
             self._append_answered(asked, message)
-        elif message.result is not None:
+        elif bytes(message.result):
             self._answered(method, asked, message.result)
         elif message.error and not _outcome_unknown(message.error):
             self._refused(method, asked)
@@ -168,7 +168,7 @@ class Ledger:
             del self._waiting[key]
 
     def _append_answered(self, call: Append, message: _Message) -> None:
-        if message.result is not None:
+        if bytes(message.result):
             call.answer = msgspec.json.decode(message.result, type=_AppendResult)
         elif message.error:
             call.kind = message.error["data"]["kind"]

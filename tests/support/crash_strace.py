@@ -19,11 +19,9 @@ AVAILABLE = shutil.which("strace") is not None
 def injecting(pid: int, call: str, fault: str, *, path: str | None = None) -> Iterator[None]:
     """While the block runs: ``inject=CALL:FAULT`` in all threads of ``pid``, on ``path`` alone where one is given."""
     only = ("-P", path) if path else ()
-    strace = subprocess.Popen(
-        ["strace", "-f", "-qq", "-o", "/dev/null", *only, "-e", f"trace={call}", "-e", f"inject={call}:{fault}"]
-        + ["-p", str(pid)],
-        stderr=subprocess.PIPE,
-    )
+    faults = ("-e", f"trace={call}", "-e", f"inject={call}:{fault}")
+    command = ["strace", "-f", "-qq", "-o", "/dev/null", *only, *faults, "-p", str(pid)]
+    strace = subprocess.Popen(command, stderr=subprocess.PIPE)
     try:
         _wait_attached(strace, pid)
         yield

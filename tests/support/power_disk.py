@@ -1,19 +1,21 @@
 """A disk that loses power: replays recorded operations and says what may stand there after a cut.
 
 The rules, stricter than any one file system: of what was not synced each 512-byte sector holds its old bytes, any
-bytes written since, or zeros (but for synced bytes in it that nobody wrote to: those stay); a file has its old size or any since; each entry of a folder (create, link, rename,
-unlink, mkdir, rmdir) is there or not, in any order, a rename never by half. A sync of a file covers the bytes and the
-size that it had when the sync began, not its entry; a sync of a folder covers its entries (a rename belongs to the
-folder it goes to); ``syncfs`` covers everything. Runs nothing and judges nothing.
+bytes written since, or zeros (but synced bytes in it that nobody wrote to stay); a file has its old size or any
+since; each entry of a folder (create, link, rename, unlink, mkdir, rmdir) is there or not, in any order, a rename never
+by half. A sync of a file covers the bytes and the size that it had when the sync began, not its entry; a sync of a
+folder covers its entries (a rename belongs to the folder it goes to); ``syncfs`` covers everything. Runs nothing and
+judges nothing.
 """
 
 from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import Any
 
 from tests.support.power_recorder import Operation
 
@@ -141,7 +143,7 @@ class Disk:
         self.files: dict[int, File] = {}
         self.folders: dict[int, Folder] = {}
         self.changes: list[Change] = []
-        self.syncs: dict[int, tuple[int, int | None]] = {}
+        self.syncs: dict[Any, tuple[int, int | None]] = {}
         self.root, self.root_path = 0, ""
         self.clock = 0
 
@@ -181,16 +183,16 @@ class Disk:
         self._change("mkdir", comes=(*self._place(path), inode))
 
     def _do_link(self, source: str, path: str) -> None:
-        self._change("link", comes=(*self._place(path), self._inode(source)))
+        self._change("link", comes=(*self._place(path), self.inode_at(source)))
 
     def _do_unlink(self, path: str) -> None:
-        self._change("unlink", leaves=(*self._place(path), self._inode(path)))
+        self._change("unlink", leaves=(*self._place(path), self.inode_at(path)))
 
     def _do_rmdir(self, path: str) -> None:
-        self._change("rmdir", leaves=(*self._place(path), self._inode(path)))
+        self._change("rmdir", leaves=(*self._place(path), self.inode_at(path)))
 
     def _do_rename(self, source: str, target: str) -> None:
-        inode = self._inode(source)
+        inode = self.inode_at(source)
         self._change("rename", leaves=(*self._place(source), inode), comes=(*self._place(target), inode))
 
     # Contents
@@ -213,10 +215,10 @@ class Disk:
 
     # Syncs
 
-    def _do_sync_begin(self, token: int, inode: int | None) -> None:
+    def _do_sync_begin(self, token: Any, inode: int | None) -> None:
         self.syncs[token] = (self.clock, inode)
 
-    def _do_sync_end(self, token: int) -> None:
+    def _do_sync_end(self, token: Any) -> None:
         until, inode = self.syncs.pop(token)
         if inode in self.files:
             self.files[inode].settle(until)
@@ -246,7 +248,8 @@ class Disk:
             inode = self.folders[inode].now[parent]
         return inode, name
 
-    def _inode(self, path: str) -> int:
+    def inode_at(self, path: str) -> int:
+        """What stands at an absolute path now."""
         folder, name = self._place(path)
         return self.folders[folder].now[name]
 
@@ -484,3 +487,33 @@ class States:
                             del sectors[place]
                     kept = f"{label} of write {last[0]} at sector {cut}" + (", rest zeros" if zero else "")
                     yield State(kept, whole.changes, sectors, whole.sizes)
+
+
+def continued(before: Sequence[Operation], after: Sequence[Operation]) -> list[Operation]:
+    """Two recordings as one: the second process met what the first left when it was killed, durable or not.
+
+    What the second one noted as standing there is known already, under the first one's inodes.
+    """
+    disk = Disk()
+    for operation in before:
+        disk.apply(operation)
+    inodes: dict[int, int] = {}
+    highest = max([*disk.files, *disk.folders])
+    joined = list(before)
+    for kind, *arguments in after:
+        if kind in ("folder", "file"):
+            path = os.path.relpath(arguments[0], disk.root_path)
+            inodes[arguments[1]] = disk.root if path == "." else disk.inode_at(arguments[0])
+            continue
+        if kind in ("create", "mkdir"):
+            arguments[1] = inodes.setdefault(arguments[1], highest + arguments[1])
+        elif kind in ("write", "zeros", "truncate", "extend"):
+            arguments[0] = inodes[arguments[0]]
+        elif kind == "sync_begin":
+            arguments = [f"later {arguments[0]}", arguments[1] and inodes[arguments[1]]]
+        elif kind == "sync_end":
+            arguments = [f"later {arguments[0]}"]
+        elif kind in ("received", "sent"):
+            arguments[0] = f"later {arguments[0]}"
+        joined.append((kind, *arguments))
+    return joined

@@ -34,12 +34,13 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 Operation = tuple[Any, ...]
 
-EXCLUDED_FOLDERS = ("home/state", "home/run")
-"""Below the watched folder: SQLite's cache, which may vanish at any time, and sockets, which are no files."""
+EXCLUDED = ("home/state", "home/run", "home-chimerad.log")
+"""Below the watched folder: SQLite's cache, which may vanish at any time, sockets, and what a daemon says of itself."""
 
 _LENGTH = struct.Struct("<I")
 _installed: Recorder | None = None
@@ -50,7 +51,7 @@ class Recorder:
 
     def __init__(self, watch: str, sink: Callable[[Operation], None]) -> None:
         self.watch = os.path.abspath(watch)
-        self.excluded = tuple(os.path.join(self.watch, name) for name in EXCLUDED_FOLDERS)
+        self.excluded = tuple(os.path.join(self.watch, name) for name in EXCLUDED)
         self.sink = sink
         self.lock = threading.RLock()
         self.inodes: dict[tuple[int, int], int] = {}
@@ -170,152 +171,147 @@ def acknowledge(payload: Any) -> None:
 
 def _wrap_descriptors(recorder: Recorder) -> None:
     """What takes an open descriptor: write, pwrite, writev, pwritev, truncation, allocation, copies."""
+    for name in ("write", "writev"):
+        recorder.patch(os, name, partial(_at_position, recorder))
+    for name in ("pwrite", "pwritev"):
+        recorder.patch(os, name, partial(_at_offset, recorder))
+    recorder.patch(os, "ftruncate", partial(_sizing, recorder, "truncate"))
+    recorder.patch(os, "posix_fallocate", partial(_sizing, recorder, "extend"))
+    recorder.patch(os, "sendfile", partial(_copying, recorder, 0))
+    recorder.patch(os, "copy_file_range", partial(_copying, recorder, 1))
 
-    def at_position(real: Callable[..., int]) -> Callable[..., int]:
-        def wrapper(descriptor: int, *arguments: Any) -> int:
-            inode = recorder.inode_of(descriptor)
-            if inode is None:
-                return real(descriptor, *arguments)
-            with recorder.lock:
-                count = real(descriptor, *arguments)
-                body = _joined(arguments[0])[:count]
-                recorder.written(inode, os.lseek(descriptor, 0, os.SEEK_CUR) - count, body)
-            return count
 
-        return wrapper
+def _at_position(recorder: Recorder, real: Callable[..., int]) -> Callable[..., int]:
+    def wrapper(descriptor: int, buffers: Any) -> int:
+        inode = recorder.inode_of(descriptor)
+        if inode is None:
+            return real(descriptor, buffers)
+        with recorder.lock:
+            count = real(descriptor, buffers)
+            recorder.written(inode, os.lseek(descriptor, 0, os.SEEK_CUR) - count, _joined(buffers)[:count])
+        return count
 
-    def at_offset(real: Callable[..., int]) -> Callable[..., int]:
-        def wrapper(descriptor: int, buffers: Any, offset: int, *flags: int) -> int:
-            inode = recorder.inode_of(descriptor)
-            if inode is None:
-                return real(descriptor, buffers, offset, *flags)
-            with recorder.lock:
-                appends = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND  # pwrite(2), BUGS: offset is ignored
-                end = os.fstat(descriptor).st_size
-                count = real(descriptor, buffers, offset, *flags)
-                recorder.written(inode, end if appends else offset, _joined(buffers)[:count])
-            return count
+    return wrapper
 
-        return wrapper
 
-    def sizing(kind: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-        def make(real: Callable[..., None]) -> Callable[..., None]:
-            def wrapper(descriptor: int, *arguments: int) -> None:
-                inode = recorder.inode_of(descriptor)
-                with recorder.lock:
-                    real(descriptor, *arguments)
-                    if inode is not None:
-                        recorder.sink((kind, inode, sum(arguments)))
+def _at_offset(recorder: Recorder, real: Callable[..., int]) -> Callable[..., int]:
+    def wrapper(descriptor: int, buffers: Any, offset: int, *flags: int) -> int:
+        inode = recorder.inode_of(descriptor)
+        if inode is None:
+            return real(descriptor, buffers, offset, *flags)
+        with recorder.lock:
+            appends = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND  # pwrite(2), BUGS: the offset is ignored
+            end = os.fstat(descriptor).st_size
+            count = real(descriptor, buffers, offset, *flags)
+            recorder.written(inode, end if appends else offset, _joined(buffers)[:count])
+        return count
 
-            return wrapper
+    return wrapper
 
-        return make
 
-    def copying(real: Callable[..., int], out: int) -> Callable[..., int]:
-        def wrapper(*arguments: Any, **options: Any) -> int:
-            inode = recorder.inode_of(arguments[out])
-            if inode is None:
-                return real(*arguments, **options)
-            with recorder.lock:
-                count = real(*arguments, **options)
-                offset = os.lseek(arguments[out], 0, os.SEEK_CUR) - count
-                with io.FileIO(f"/proc/self/fd/{arguments[out]}") as copy:
-                    copy.seek(offset)
-                    recorder.written(inode, offset, copy.read(count) or b"")
-            return count
+def _sizing(recorder: Recorder, kind: str, real: Callable[..., None]) -> Callable[..., None]:
+    def wrapper(descriptor: int, *arguments: int) -> None:
+        inode = recorder.inode_of(descriptor)
+        with recorder.lock:
+            real(descriptor, *arguments)
+            if inode is not None:
+                recorder.sink((kind, inode, sum(arguments)))
 
-        return wrapper
+    return wrapper
 
-    recorder.patch(os, "write", at_position)
-    recorder.patch(os, "writev", at_position)
-    recorder.patch(os, "pwrite", at_offset)
-    recorder.patch(os, "pwritev", at_offset)
-    recorder.patch(os, "ftruncate", sizing("truncate"))
-    recorder.patch(os, "posix_fallocate", sizing("extend"))
-    recorder.patch(os, "sendfile", lambda real: copying(real, 0))
-    recorder.patch(os, "copy_file_range", lambda real: copying(real, 1))
+
+def _copying(recorder: Recorder, out: int, real: Callable[..., int]) -> Callable[..., int]:
+    def wrapper(*arguments: Any, **options: Any) -> int:
+        inode = recorder.inode_of(arguments[out])
+        if inode is None:
+            return real(*arguments, **options)
+        with recorder.lock:
+            count = real(*arguments, **options)
+            offset = os.lseek(arguments[out], 0, os.SEEK_CUR) - count
+            with io.FileIO(f"/proc/self/fd/{arguments[out]}") as copy:
+                copy.seek(offset)
+                recorder.written(inode, offset, copy.read(count) or b"")
+        return count
+
+    return wrapper
 
 
 def _wrap_names(recorder: Recorder) -> None:
     """What changes a folder: open with O_CREAT, mkdir, rename, link, unlink, rmdir; and open() for writing."""
-
-    def opening(real: Callable[..., int]) -> Callable[..., int]:
-        def wrapper(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
-            below = recorder.path_of(path, dir_fd)
-            if below is None or not flags & (os.O_CREAT | os.O_TRUNC):
-                return real(path, flags, mode, dir_fd=dir_fd)
-            with recorder.lock:
-                existed = os.path.exists(below)
-                descriptor = real(path, flags, mode, dir_fd=dir_fd)
-                if not existed:
-                    recorder.sink(("create", below, recorder.new_inode(os.fstat(descriptor))))
-                elif flags & os.O_TRUNC:
-                    inode = recorder.inode_of(descriptor)
-                    if inode is not None:
-                        recorder.sink(("truncate", inode, 0))
-            return descriptor
-
-        return wrapper
-
-    def naming(kind: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-        def make(real: Callable[..., None]) -> Callable[..., None]:
-            def wrapper(path: Any, *arguments: Any, dir_fd: int | None = None, **options: Any) -> None:
-                below = recorder.path_of(path, dir_fd)
-                with recorder.lock:
-                    real(path, *arguments, dir_fd=dir_fd, **options)
-                    if below is not None:
-                        made = (recorder.new_inode(os.stat(below)),) if kind == "mkdir" else ()
-                        recorder.sink((kind, below, *made))
-
-            return wrapper
-
-        return make
-
-    def moving(kind: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-        def make(real: Callable[..., None]) -> Callable[..., None]:
-            def wrapper(source: Any, target: Any, **options: Any) -> None:
-                names = (
-                    recorder.path_of(source, options.get("src_dir_fd")),
-                    recorder.path_of(target, options.get("dst_dir_fd")),
-                )
-                with recorder.lock:
-                    real(source, target, **options)
-                    if names != (None, None):
-                        recorder.sink((kind, *names))
-
-            return wrapper
-
-        return make
-
-    def truncating(real: Callable[..., None]) -> Callable[..., None]:
-        def wrapper(path: Any, length: int) -> None:
-            below = recorder.path_of(path)
-            with recorder.lock:
-                real(path, length)
-                if below is not None:
-                    status = os.stat(below)
-                    recorder.sink(("truncate", recorder.inodes[status.st_dev, status.st_ino], length))
-
-        return wrapper
-
-    def opening_object(real: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(file: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
-            changes = any(letter in mode for letter in "wax+")
-            ours = recorder.inode_of(file) is not None if isinstance(file, int) else recorder.path_of(file)
-            if not changes or not ours or options.get("opener"):
-                return real(file, mode, *arguments, **options)
-            return _open_recorded(file, mode, *arguments, **options)
-
-        return wrapper
-
-    recorder.patch(os, "open", opening)
-    recorder.patch(os, "truncate", truncating)
+    recorder.patch(os, "open", partial(_opening, recorder))
+    recorder.patch(os, "truncate", partial(_truncating, recorder))
     for name, kind in (("unlink", "unlink"), ("remove", "unlink"), ("rmdir", "rmdir"), ("mkdir", "mkdir")):
-        recorder.patch(os, name, naming(kind))
+        recorder.patch(os, name, partial(_naming, recorder, kind))
     for name, kind in (("rename", "rename"), ("replace", "rename"), ("link", "link"), ("symlink", "symlink")):
-        recorder.patch(os, name, moving(kind))
-    recorder.patch(io, "open", opening_object)
+        recorder.patch(os, name, partial(_moving, recorder, kind))
+    recorder.patch(io, "open", partial(_opening_object, recorder))
     recorder.patch(builtins, "open", lambda _: io.open)
+
+
+def _opening(recorder: Recorder, real: Callable[..., int]) -> Callable[..., int]:
+    def wrapper(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        below = recorder.path_of(path, dir_fd)
+        if below is None or not flags & (os.O_CREAT | os.O_TRUNC):
+            return real(path, flags, mode, dir_fd=dir_fd)
+        with recorder.lock:
+            existed = os.path.exists(below)
+            descriptor = real(path, flags, mode, dir_fd=dir_fd)
+            if not existed:
+                recorder.sink(("create", below, recorder.new_inode(os.fstat(descriptor))))
+            elif flags & os.O_TRUNC and (inode := recorder.inode_of(descriptor)) is not None:
+                recorder.sink(("truncate", inode, 0))
+        return descriptor
+
+    return wrapper
+
+
+def _naming(recorder: Recorder, kind: str, real: Callable[..., None]) -> Callable[..., None]:
+    def wrapper(path: Any, *arguments: Any, dir_fd: int | None = None, **options: Any) -> None:
+        below = recorder.path_of(path, dir_fd)
+        with recorder.lock:
+            real(path, *arguments, dir_fd=dir_fd, **options)
+            if below is not None:
+                made = (recorder.new_inode(os.stat(below)),) if kind == "mkdir" else ()
+                recorder.sink((kind, below, *made))
+
+    return wrapper
+
+
+def _moving(recorder: Recorder, kind: str, real: Callable[..., None]) -> Callable[..., None]:
+    def wrapper(source: Any, target: Any, **options: Any) -> None:
+        names = (
+            recorder.path_of(source, options.get("src_dir_fd")),
+            recorder.path_of(target, options.get("dst_dir_fd")),
+        )
+        with recorder.lock:
+            real(source, target, **options)
+            if names != (None, None):
+                recorder.sink((kind, *names))
+
+    return wrapper
+
+
+def _truncating(recorder: Recorder, real: Callable[..., None]) -> Callable[..., None]:
+    def wrapper(path: Any, length: int) -> None:
+        below = recorder.path_of(path)
+        with recorder.lock:
+            real(path, length)
+            if below is not None:
+                status = os.stat(below)
+                recorder.sink(("truncate", recorder.inodes[status.st_dev, status.st_ino], length))
+
+    return wrapper
+
+
+def _opening_object(recorder: Recorder, real: Callable[..., Any]) -> Callable[..., Any]:
+    def wrapper(file: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        changes = any(letter in mode for letter in "wax+")
+        ours = recorder.inode_of(file) is not None if isinstance(file, int) else recorder.path_of(file)
+        if not changes or not ours or options.get("opener"):
+            return real(file, mode, *arguments, **options)
+        return _open_recorded(file, mode, *arguments, **options)
+
+    return wrapper
 
 
 def _wrap_syncs(recorder: Recorder) -> None:
@@ -506,17 +502,22 @@ def read_trace(path: str) -> list[Operation]:
     return operations
 
 
-def run_recorded(trace: str, watch: str, command: Sequence[str]) -> None:
-    """Record this process into a file from here to its end, running ``command`` (``python -m module ...``) in it."""
-    global _installed
-    descriptor = os.open(trace, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+def trace_sink(path: str) -> Callable[[Operation], None]:
+    """Writes each operation to a file at once, so that a killed process leaves all it did."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
     write = os.write
 
     def sink(operation: Operation) -> None:
         body = marshal.dumps(operation)
         write(descriptor, _LENGTH.pack(len(body)) + body)
 
-    _installed = Recorder(watch, sink)
+    return sink
+
+
+def run_recorded(trace: str, watch: str, command: Sequence[str]) -> None:
+    """Record this process into a file from here to its end, running ``command`` (``python -m module ...``) in it."""
+    global _installed
+    _installed = Recorder(watch, trace_sink(trace))
     _installed.install()
     _, flag, module, *arguments = command
     if flag != "-m":

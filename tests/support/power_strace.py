@@ -12,7 +12,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 
-from tests.support.power_recorder import EXCLUDED_FOLDERS, Operation
+from tests.support.power_recorder import EXCLUDED, Operation
 
 CALLS = (
     "open,openat,openat2,creat,write,pwrite64,writev,pwritev,pwritev2,sendfile,copy_file_range,splice,"
@@ -53,9 +53,7 @@ def kernel_story(folder: str, watch: str) -> Story:
     lines = []
     for name in glob.glob(f"{folder}/thread.*"):
         with open(name, errors="surrogateescape") as trace:
-            for line in trace:
-                if match := _CALL.match(line):
-                    lines.append((float(match["time"]), match))
+            lines += [(float(match["time"]), match) for match in map(_CALL.match, trace) if match]
     story: Story = defaultdict(list)
     for _, match in sorted(lines, key=lambda item: item[0]):
         if int(match["result"]) >= 0:
@@ -212,7 +210,7 @@ def _below(watch: str, path: str) -> str | None:
     if path != watch and not path.startswith(watch + "/"):
         return None
     below = os.path.relpath(path, watch)
-    return None if below.startswith(EXCLUDED_FOLDERS) else below
+    return None if below.startswith(EXCLUDED) else below
 
 
 def _move(names: dict[int, str], source: str, target: str) -> None:

@@ -26,6 +26,7 @@ _MOST_TRIES = 64
 """How many ways of leaving strays out are tried for one record, so that damage cannot make reading quadratic."""
 
 _CHAIN_TAIL_LENGTH = len(b',"chain":"0123456789abcdef"}')
+_MOST_BEFORE_PARENT = len(b'{"seq":999999999999999999,"id":"') + 64 + 2
 _STATED_SEQ = re.compile(rb'\{"seq":(\d{1,18}),"id":"([^"\\]*)"')
 
 
@@ -124,8 +125,12 @@ class Assembly:
             self._hold(piece, event)
         elif self._is_duplicate(piece, event):
             self._pass(piece)
-        elif self._pull(index):
+        elif moved := self._pull(index):
+            strays = len(self.strays)
             self._place(piece, index)
+            if len(self.strays) == strays:  # else they only stood behind a stray
+                for seq, file in moved:
+                    self.problem("out_of_order", "the record does not stand behind the one it follows", seq, file)
         else:
             self._place_by_number(piece, index, stated, event)
 
@@ -170,8 +175,6 @@ class Assembly:
         seq, number = self.head_seq + 1, stated_seq(piece.raw)
         if number is not None and number != seq:
             self.problem("out_of_order", f"the record states number {number} and stands at {seq}", seq, piece.file)
-        elif moved:
-            self.problem("out_of_order", "the record does not stand behind the one it follows", seq, piece.file)
         self._append(piece, (stated,), verbatim=number == seq and not moved)
 
     def _place_by_number(self, piece: Piece, index: int, stated: bytes | None, event: dict[str, Any]) -> None:
@@ -204,18 +207,15 @@ class Assembly:
                 self.head_seq + 1,
                 piece.file,
             )
-        verbatim = stated is not None and stated_seq(piece.raw) == self.head_seq + 1
-        self._append(piece, self._chains_after(piece.raw, stated, event), verbatim)
+        self._append(piece, self._chains_after(piece.raw, stated, event), verbatim=False)
 
     def _chains_after(self, raw: bytes, stated: bytes | None, event: dict[str, Any]) -> tuple[bytes, ...]:
         """Which chains the next record may continue: that of a changed record as stated, and as its bytes give."""
-        body, _, rest = raw.rpartition(b',"chain"')
         chains = [] if stated is None else [stated]
         for chain in self.chains:
             if stated is None:
                 chains.append(link(chain, raw))
-            if rest:
-                chains.append(link(chain, body))
+            chains.append(link(chain, raw[:-_CHAIN_TAIL_LENGTH]))
         shown = event.get("chain")
         if isinstance(shown, str):
             chains.append(shown.encode("utf-8", "replace"))
@@ -234,18 +234,18 @@ class Assembly:
                 )
         return False
 
-    def _pull(self, index: int) -> bool:
-        """Take records that stand further behind and link to the head; whether there was one."""
+    def _pull(self, index: int) -> list[tuple[int, str]]:
+        """Take records that stand further behind and link to the head; numbers and files of those it took."""
         if self._by_seq is None:
             self._by_seq = {}
             for position, piece in enumerate(self._pieces):
                 number = stated_seq(piece.raw)
                 if number is not None:
                     self._by_seq.setdefault(number, []).append(position)
-        pulled = False
+        moved = []
         while self._pull_one(index, self._by_seq):
-            pulled = True
-        return pulled
+            moved.append((self.head_seq, self.records[-1].file))
+        return moved
 
     def _pull_one(self, index: int, by_seq: dict[int, list[int]]) -> bool:
         for count in self._counts(None):
@@ -285,12 +285,14 @@ class Assembly:
         """
         pending, self._pending = self._pending, []
         foreign = sum(piece.fault is None for piece in pending[:count])
+        last_event = max((at for at, piece in enumerate(pending) if piece.fault is None), default=-1)
         for position, piece in enumerate(pending):
             if piece.fault is not None:
-                last = all(later.fault is not None for later in pending[position:]) and number is None
-                if number is not None and self.head_seq + 1 + foreign < number:
-                    self._lose()
-                elif number is None and (piece.fault == "unreadable" or not last):
+                if number is not None:
+                    lost = self.head_seq + 1 + foreign < number
+                else:  # broken bytes behind the last event are no event, a file that cannot be opened may be one
+                    lost = piece.fault == "unreadable" or position < last_event
+                if lost:
                     self._lose()
                 self._pass(piece)
             elif position < count:
@@ -333,6 +335,7 @@ class Assembly:
     def _append(self, piece: Piece, chains: tuple[bytes, ...], verbatim: bool) -> None:
         self.head_seq += 1
         event_id = self._id_of(piece, chains[0])
+        verbatim = verbatim and b',"id":"%b",' % event_id.encode() in piece.raw[:_MOST_BEFORE_PARENT]
         previous_id = self.records[-1].event_id if self.records else None
         self.records.append(
             Record(self.head_seq, piece.raw, piece.file, piece.offset, chains[0], verbatim, event_id, previous_id)
@@ -354,9 +357,7 @@ class Assembly:
         """The id of a piece that becomes a record; no two records of a session share one."""
         event_id = own_id(decode_object(piece.raw) or {}, piece.file) or derived_id(chain)
         if event_id in self._ids:
-            self.problem(
-                "duplicate", f"another event already has the id {event_id!r}", self.head_seq, piece.file
-            )
+            self.problem("duplicate", f"another event already has the id {event_id!r}", self.head_seq, piece.file)
             event_id = derived_id(chain)
         self._ids.setdefault(event_id, len(self.records))
         return event_id

@@ -100,12 +100,14 @@ class JournalReading(msgspec.Struct):
     """What a journal holds.
 
     Attributes:
-        frames: whole frames above the flushed LSN, in order.
+        flushed_lsn: everything up to it is in the session files for good.
+        frames: whole frames above it, in order.
         next_lsn, next_number: the first LSN and segment number that were never used.
         segments: the paths of all segments found.
         damaged: one sentence for each frame that was acknowledged and cannot be read.
     """
 
+    flushed_lsn: int
     frames: list[Frame]
     next_lsn: int
     next_number: int
@@ -249,6 +251,7 @@ def read_journal(folder: str) -> JournalReading:
     frames, damaged = _acknowledged(found, flushed)
     last = max([flushed, *(first - 1 for first, _ in headers), *(frame.lsn for frame in found)])
     return JournalReading(
+        flushed_lsn=flushed,
         frames=frames,
         next_lsn=last + 1,
         next_number=segments[-1][0] + 1 if segments else 1,

@@ -302,7 +302,7 @@ class EventLog:
         ):
             chain = record[-18:-2]
             in_file = offset if file == "events.jsonl" else 0
-            noted = Record(seq, record, file, in_file, event_id, chain, True, self._reading.leaf_id)
+            noted = Record(seq, record, file, in_file, chain, True, event_id)
             self._reading.records.append(noted)
             self._by_seq[seq] = self._by_id[event_id] = noted
             self._reading.leaf_id = event_id

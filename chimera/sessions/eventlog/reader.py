@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from itertools import pairwise
 
 from chimera.errors import LogGapError
 from chimera.events.chain import link, stated_chain
@@ -56,7 +57,7 @@ def require_whole(reading: LogReading) -> None:
         )
 
 
-class _ListAgain(Exception):  # noqa: N818 - never seen outside of this module
+class _ListAgain(Exception):
     """A file that was listed is gone: the session is being packed, unpacked or removed."""
 
 
@@ -178,8 +179,9 @@ class _Reader:
 
     def _take_lines(self, lines: list[bytes], file: str, offset: int) -> None:
         taken = 0 if self.waiting else self.log.follow(lines, file, offset)
-        for line in lines[:taken]:
-            offset += len(line) + 1
+        if taken == len(lines):
+            return
+        offset += sum(len(line) + 1 for line in lines[:taken])
         for line in lines[taken:]:
             if line.strip(b" \t\r"):
                 self.waiting.append(Piece(line, file, offset))
@@ -189,6 +191,9 @@ class _Reader:
         """Take the files with one event each; says which number the next one gets."""
         pieces = [piece for number, name in listing.numbered if (piece := self._piece_of(number, name)) is not None]
         self._sort_equal_numbers(pieces)
+        packed = self._packed_count()
+        if packed:
+            pieces = [piece for piece in pieces if not self._is_leftover(piece, packed)]
         torn = len(pieces)
         while torn and pieces[torn - 1].fault is None and not _holds_event(pieces[torn - 1].raw):
             torn -= 1
@@ -196,14 +201,13 @@ class _Reader:
         del pieces[torn:]
         if not self.packed_raws and not self.packing:
             self.base = _base_of(pieces)
-        packed = self._packed_count()
         numbers = [number for number, _ in listing.irregular if number is not None]
         next_number = max([*numbers, *(piece.number or 0 for piece in pieces), self.base + packed - 1]) + 1
-        if pieces and not packed and not self.log.records and not self.waiting:
+        if not self.log.records and not self.waiting:
             self.log.last_number = self.base - 1
+        elif packed and self.packing is not None and self.packing.layout != "jsonl":
+            self.log.last_number = self.base + packed - 1
         for piece in pieces:
-            if packed and self._is_leftover(piece, packed):
-                continue
             raw = piece.raw
             if self.waiting or piece.fault or b"\n" in raw or not self.log.follow([raw], piece.file, 0):
                 self.waiting.append(piece)
@@ -226,7 +230,7 @@ class _Reader:
         numbers = [piece.number for piece in pieces]
         if len(set(numbers)) == len(numbers):
             return
-        twice = {number for number, after in zip(numbers, numbers[1:], strict=False) if number == after}
+        twice = {number for number, after in pairwise(numbers) if number == after}
         times = {
             piece.file: microseconds_of(decode_object(piece.raw) or {}) for piece in pieces if piece.number in twice
         }
@@ -264,9 +268,7 @@ class _Reader:
             return
         stated = [record.chain for record in log.records if record.seq == packing.count]
         if stated and stated[0] != packing.chain.encode():
-            log.problem(
-                "chain", f"the last frame of {PACKED_FILE} names another chain", packing.count, PACKED_FILE
-            )
+            log.problem("chain", f"the last frame of {PACKED_FILE} names another chain", packing.count, PACKED_FILE)
 
     def _judge_tail(self) -> None:
         """Whether the unterminated last line is a whole record that goes on from the head."""

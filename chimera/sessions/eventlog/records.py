@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from chimera.events.chain import stated_chain
 from chimera.events.event import Event, Problem
 from chimera.sessions.eventlog import older_shapes
 
@@ -49,18 +50,23 @@ class Record(msgspec.Struct, gc=False):
 
     def event(self) -> Event:
         """The event, decoded and normalised. Never fails: what cannot be decoded is given as ``{"raw": text}``."""
-        if self.ours:
-            try:
-                event = _decode_event(self.raw)
-            except older_shapes.DECODE_ERRORS:
-                event = None
-            if event is not None and event.seq == self.seq:
-                return event
-        return older_shapes.normalise(self.raw, self.seq, self.event_id, self.previous_id)
+        return self._decoded() or older_shapes.normalise(self.raw, self.seq, self.event_id, self.previous_id)
 
     def wire(self) -> bytes:
         """The event as one line of JSON for a reply: our records as they lie, any other normalised."""
-        return self.raw if self.ours else older_shapes.encode(self.raw, self.seq, self.event_id, self.previous_id)
+        if self.ours or (self._decoded() is not None and b"\n" not in self.raw):
+            return self.raw
+        return older_shapes.encode(self.raw, self.seq, self.event_id, self.previous_id)
+
+    def _decoded(self) -> Event | None:
+        """The event of a record in our own form; None for any other, and for one that was changed beyond that form."""
+        if not self.ours and stated_chain(self.raw) is None:
+            return None
+        try:
+            event = _decode_event(self.raw)
+        except older_shapes.DECODE_ERRORS:
+            return None
+        return event if event.seq == self.seq and (self.ours or event.id == self.event_id) else None
 
 
 class Tail(msgspec.Struct, frozen=True):

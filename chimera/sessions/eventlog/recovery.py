@@ -33,6 +33,7 @@ class Recovered(msgspec.Struct):
 
     Attributes:
         next_lsn, next_number: where a new journal goes on.
+        flushed_lsn: what needed no recovery: it was in the session files for good.
         sessions: the sessions whose files were written.
         renumbered: sessions in which other events had taken the place of acknowledged ones; those follow under new
             numbers, and the session has a new generation.
@@ -42,6 +43,7 @@ class Recovered(msgspec.Struct):
 
     next_lsn: int
     next_number: int
+    flushed_lsn: int
     sessions: list[str] = []
     renumbered: list[str] = []
     lost: dict[str, str] = {}
@@ -78,7 +80,7 @@ def recover_root(root: str) -> Recovered:
     folder = paths.journal_folder(root)
     try:
         journal = read_journal(folder)
-        recovered = Recovered(next_lsn=journal.next_lsn, next_number=journal.next_number, damaged=journal.damaged)
+        recovered = Recovered(journal.next_lsn, journal.next_number, journal.flushed_lsn, damaged=journal.damaged)
         written: list[str] = []
         for session_id, entries in _by_session(entry for frame in journal.frames for entry in frame.entries).items():
             written.extend(_recover_session(root, session_id, entries, recovered))
@@ -289,7 +291,7 @@ def _same(ours: _Stored, other: bytes) -> bool:
     theirs = msgspec.json.decode(other, type=_Stored)
     if ours.type != theirs.type:
         return False
-    return msgspec.json.decode(ours.metadata) == msgspec.json.decode(theirs.metadata)
+    return bool(msgspec.json.decode(ours.metadata) == msgspec.json.decode(theirs.metadata))
 
 
 def _files_of(folder: str, entries: list[Entry]) -> set[str]:

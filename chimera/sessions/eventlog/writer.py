@@ -8,6 +8,7 @@ committer its journal. Knows neither of them.
 from __future__ import annotations
 
 import os
+from typing import Annotated
 
 import msgspec
 
@@ -43,7 +44,9 @@ class NewEvent(msgspec.Struct, forbid_unknown_fields=True):
     """An event as a client gives it. Without ``parent_id`` it follows the session's leaf; null makes it a root."""
 
     type: str
-    metadata: msgspec.Raw = msgspec.Raw(b"{}")
+    metadata: Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})] = msgspec.field(
+        default_factory=lambda: msgspec.Raw(b"{}")
+    )
     id: str | None = None
     parent_id: str | msgspec.UnsetType | None = msgspec.UNSET
     ts: str | None = None

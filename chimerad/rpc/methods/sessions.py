@@ -12,7 +12,6 @@ from chimerad.rpc import parameters
 from chimerad.rpc.context import CallContext, Handler
 from chimerad.store.committer import AppendOutcome
 from chimerad.store.index.queries import ListQuery
-from chimerad.store.subscriptions import EVERY_SESSION
 
 __all__ = ["HANDLERS"]
 
@@ -21,10 +20,10 @@ async def create(context: CallContext, asked: parameters.CreateParams) -> object
     return await context.daemon.store.create(
         flavour=asked.flavour,
         session_id=asked.session_id,
-        prompt=asked.prompt,
+        prompt=asked.prompt or "",
         title=asked.title,
-        model=asked.model,
-        cwd=asked.cwd,
+        model=asked.model or "",
+        cwd=asked.cwd or "",
         layout=asked.layout,
         tags=asked.tags or [],
     )
@@ -55,26 +54,23 @@ async def get(context: CallContext, asked: parameters.GetParams) -> object:
 
 
 async def list_sessions(context: CallContext, asked: parameters.ListParams) -> object:
-    return await context.daemon.store.list_sessions(
-        ListQuery(
-            flavour=asked.flavour,
-            since_us=None if asked.since is None else _started_after(asked.since),
-            model=asked.model,
-            cwd=asked.cwd,
-            tag=asked.tag,
-            success=asked.success,
-            pinned=asked.pinned,
-            limit=asked.limit,
-            cursor=asked.cursor,
-        )
+    query = ListQuery(
+        flavour=asked.flavour,
+        since_us=None if asked.since is None else _started_after(asked.since),
+        model=asked.model,
+        cwd=asked.cwd,
+        tag=asked.tag,
+        success=asked.success,
+        pinned=asked.pinned,
+        limit=asked.limit,
+        cursor=asked.cursor,
     )
+    return await context.daemon.store.list_sessions(query)
 
 
 async def finish(context: CallContext, asked: parameters.FinishParams) -> dict[str, object]:
     given = {
-        name: value
-        for name in asked.summary.__struct_fields__
-        if (value := getattr(asked.summary, name)) is not UNSET
+        name: value for name in asked.summary.__struct_fields__ if (value := getattr(asked.summary, name)) is not UNSET
     }
     return {"summary": await context.daemon.store.finish(asked.session_id, given)}
 
@@ -100,11 +96,6 @@ async def restore(context: CallContext, asked: parameters.RestoreParams) -> obje
 
 
 async def subscribe(context: CallContext, asked: parameters.SubscribeParams) -> dict[str, object]:
-    if asked.session_id == EVERY_SESSION and asked.since is not None:
-        raise InvalidParams(
-            "a subscription to every session is live only and takes no `since`; "
-            "subscribe to one session by its id to replay it"
-        )
     made = await context.daemon.store.subscribe(asked.session_id, asked.since, context.sink)
     context.after_reply.append(made.start)
     return {"subscription": made.subscription, "generation": made.generation, "head_seq": made.head_seq}

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from chimera.errors import MalformedSummary, NoSummary
 from chimera.sessions.eventlog.layouts import LINES_FILE, PACKED_FILE, event_file_number
 from chimera.sessions.eventlog.layouts.packed import Packing, unpack
-from chimera.sessions.summary import read_summary
+from chimera.sessions.summary import Summary, read_summary
 from chimerad.store.index.rows import SessionRow, row_of
 from chimerad.store.index.stamps import Stamp, stamp_of
 
-__all__ = ["count_events", "read_rows", "row_from_folder"]
+__all__ = ["count_events", "read_rows", "row_from_folder", "row_of_open"]
 
 READ_BYTES = 1 << 20
 
@@ -31,15 +31,28 @@ def row_from_folder(root: str, session_id: str) -> SessionRow | None:
     return None if stamp is None else _read_row(root, session_id, stamp)
 
 
-def read_rows(root: str, names: Iterable[str], known: Mapping[str, Stamp]) -> tuple[list[SessionRow], list[str]]:
-    """The rows of those sessions that differ from their ``known`` stamp, and the names without a folder."""
+def row_of_open(root: str, session_id: str, events: int) -> SessionRow | None:
+    """The row of a session that the store writes and whose events it has counted; None if the folder is gone."""
+    stamp = stamp_of(root, session_id)
+    if stamp is None:
+        return None
+    return row_of(_view_of(os.path.join(root, session_id)), root, session_id, events=events, stamp=stamp)
+
+
+def read_rows(
+    root: str, names: Iterable[str], known: Mapping[str, Stamp], is_open: Callable[[str], bool]
+) -> tuple[list[SessionRow], list[str]]:
+    """The rows of those sessions that differ from their ``known`` stamp, and the names without a folder.
+
+    A session that the store has open is only looked for: what is in its row, the store says.
+    """
     rows: list[SessionRow] = []
     gone: list[str] = []
     for name in names:
         stamp = stamp_of(root, name)
         if stamp is None:
             gone.append(name)
-        elif stamp != known.get(name):
+        elif name not in known or (stamp != known[name] and not is_open(name)):
             rows.append(_read_row(root, name, stamp))
     return rows, gone
 
@@ -69,10 +82,13 @@ def count_events(folder: str) -> int:
 
 def _read_row(root: str, session_id: str, stamp: Stamp) -> SessionRow:
     folder = os.path.join(root, session_id)
-    view = None
+    return row_of(_view_of(folder), root, session_id, events=count_events(folder), stamp=stamp)
+
+
+def _view_of(folder: str) -> Summary | None:
     with contextlib.suppress(NoSummary, MalformedSummary):
-        _, view = read_summary(folder)
-    return row_of(view, root, session_id, events=count_events(folder), stamp=stamp)
+        return read_summary(folder)[1]
+    return None
 
 
 def _count_lines(path: str) -> int:

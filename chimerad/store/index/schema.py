@@ -15,7 +15,7 @@ from chimera.errors import StorageError
 
 __all__ = ["is_damage", "open_database", "open_reader", "remove_database"]
 
-logger = logging.getLogger("chimerad.index")
+log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 
@@ -99,7 +99,7 @@ def open_database(path: str, root: str) -> sqlite3.Connection:
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise
-            logger.warning("the index is damaged and will be rebuilt", extra={"ctx": {"path": path, "why": str(error)}})
+            log.warning("the index is damaged and will be rebuilt", extra={"ctx": {"path": path, "why": str(error)}})
             connection = None
         if connection is None:
             remove_database(path)
@@ -151,7 +151,7 @@ def _open_existing(path: str, root: str) -> sqlite3.Connection | None:
         connection.close()
         raise
     connection.close()
-    logger.info("the index will be rebuilt", extra={"ctx": {"path": path, "why": why}})
+    log.info("the index will be rebuilt", extra={"ctx": {"path": path, "why": why}})
     return None
 
 

@@ -29,11 +29,15 @@ from chimerad.store.index.writer import IndexWriter
 
 __all__ = ["IndexService", "Rebuilt"]
 
-logger = logging.getLogger("chimerad.index")
+log = logging.getLogger(__name__)
 
 ROWS_A_TRANSACTION = 256
 LONGEST_INLINE_PAGE = 100
 """Rows that are read on the loop itself: that takes less time than a hop to a thread and back."""
+
+LOOKING_SECONDS = 10.0
+LOOKING_FACTOR = 5
+"""While somebody asks for lists, a rescan may take so many times its share, so that what they see is fresh."""
 
 Result = TypeVar("Result")
 
@@ -63,7 +67,7 @@ class IndexService:
         is_open: whether the store has a session open for writing; its row then comes from the store alone.
             Called from a thread.
         on_gone: told of sessions whose folders somebody removed, after their rows are gone.
-        rescan_seconds: CPU time that one call of :meth:`rescan` may take.
+        rescan_seconds: CPU time that one call of :meth:`rescan` may take while nobody asks for lists.
         patience_seconds: how long a list waits for the first scan before it says that it cannot answer yet.
     """
 
@@ -83,7 +87,9 @@ class IndexService:
         self._on_gone = on_gone
         self._patience = patience_seconds
         self._known: dict[str, Stamp] = {}
-        self._rescan = Rescan(root, self._known, is_open, rescan_seconds)
+        self._rescan = Rescan(root, self._known, is_open)
+        self._rescan_seconds = rescan_seconds
+        self._asked_at = -LOOKING_SECONDS
         self._ready = asyncio.Event()
         self._scanning = asyncio.Lock()
         self._written_meanwhile: set[str] = set()
@@ -94,6 +100,8 @@ class IndexService:
         self._write_thread = ThreadPoolExecutor(1, "index-write")
         self._read_thread = ThreadPoolExecutor(1, "index-read")
         self._scan_thread = ThreadPoolExecutor(1, "index-scan")
+        self._believed = True
+        self._loaded = False
         self._complaint: str | None = None
 
     @property
@@ -115,8 +123,8 @@ class IndexService:
         Raises:
             StorageError: the database can neither be used nor be made.
         """
-        covered = await self._in(self._write_thread, self._open)
-        self._first_scan = asyncio.create_task(self._scan_all(believe=covered >= flushed_lsn))
+        self._believed = await self._in(self._write_thread, self._open) >= flushed_lsn
+        self._first_scan = asyncio.create_task(self._scan_all())
 
     async def stop(self) -> None:
         """Close everything; what was committed stays."""
@@ -145,7 +153,7 @@ class IndexService:
                 f"the index is being built, {len(self._known)} sessions so far; try again in a moment"
             ) from None
 
-    async def page(self, query: ListQuery) -> Listing:
+    async def list(self, query: ListQuery) -> Listing:
         """One page of ``sessions.list``.
 
         Raises:
@@ -154,11 +162,11 @@ class IndexService:
             StorageError: the index cannot be read.
         """
         short = 0 < query.limit <= LONGEST_INLINE_PAGE
-        narrow = query.since_us is None and query.cwd is None and query.tag is None  # else the count may be long
-        return await self._read(lambda reader: reader.page(query), inline=short and narrow)
+        quickly_counted = query.since_us is None and query.cwd is None and query.tag is None
+        return await self._read(lambda reader: reader.page(query), inline=short and quickly_counted)
 
     async def totals(self, *, flavour: str | None = None, since_us: int | None = None) -> Sequence[Total]:
-        """The groups of day, model and flavour that match; raises as :meth:`page`."""
+        """The groups of day, model and flavour that match; raises as :meth:`list`."""
         return await self._read(lambda reader: reader.totals(flavour=flavour, since_us=since_us), inline=False)
 
     async def upsert(self, rows: Sequence[SessionRow]) -> None:
@@ -172,18 +180,16 @@ class IndexService:
         await self._take_out(session_ids)
 
     async def commit(self, lsn: int) -> bool:
-        """Make what was put in durable, naming the journal's LSN that it covers (rule 6).
+        """Make what was put in durable, naming the journal's LSN that it covers (store rule 6).
 
         False when that could not be done: nothing is lost, the next start then reads every folder.
         """
-        if not self._ready.is_set():
-            return False
-        return await self._write(lambda writer: writer.commit(lsn))
+        return self._ready.is_set() and await self._write(lambda writer: writer.commit(lsn))
 
     async def refresh(self, names: Iterable[str]) -> None:
         """Look at these folders again: something says that they came, went or changed."""
         async with self._scanning:
-            await self._read_again(names, self._known)
+            await self._read_again(names)
 
     async def rescan(self) -> None:
         """One bounded look for changes that nobody told of; to be called on a period.
@@ -193,11 +199,12 @@ class IndexService:
         """
         if not self._ready.is_set():
             if self._first_scan is None or self._first_scan.done():
-                self._first_scan = asyncio.create_task(self._scan_all(believe=True))
+                self._first_scan = asyncio.create_task(self._scan_all())
             return
         async with self._scanning:
-            suspects = await self._in(self._scan_thread, self._rescan.tick)
-            await self._read_again(suspects, self._known)
+            looking = time.monotonic() - self._asked_at < LOOKING_SECONDS
+            seconds = self._rescan_seconds * (LOOKING_FACTOR if looking else 1)
+            await self._read_again(await self._in(self._scan_thread, self._rescan.tick, seconds))
 
     async def rebuild(self) -> Rebuilt:
         """Throw the database away and read every folder.
@@ -207,20 +214,147 @@ class IndexService:
         """
         started = time.monotonic()
         async with self._scanning:
-            await self._start_afresh()
+            self._believed = False
             try:
                 await self._fill()
             except OSError as error:
                 raise StorageError(f"cannot read {self._root}: {error.strerror}; check its permissions") from error
-            counts = await self._read(lambda reader: reader.counts(), inline=False)
+        counts = await self._read(lambda reader: reader.counts(), inline=False)
         return Rebuilt(sessions=counts.listed, events=counts.events, seconds=round(time.monotonic() - started, 3))
 
-    async def _scan_all(self, *, believe: bool) -> None:
+    async def _scan_all(self) -> None:
         """The first scan. What stops it is logged; the next rescan begins it again."""
         async with self._scanning:
             try:
-                if believe:
-                    await self._in(self._scan_thread, self._load_stamps)
                 await self._fill()
-            except (OSError, sqlite3.Error) as error:
-                logger.error("the first scan of the event log failed", extra={"ctx": {"why": str(error)}})  # noqa: TRY400
+            except (OSError, StorageError) as error:
+                log.error("the event log could not be scanned; lists wait", extra={"ctx": {"why": str(error)}})
+            except sqlite3.Error as error:
+                self._complain(error)
+
+    async def _fill(self) -> None:
+        """Compare every folder with its row, and be ready; begins with empty tables if those there may be wrong."""
+        self._ready.clear()
+        self._complaint = None
+        if not self._believed:
+            await self._start_afresh()
+        elif not self._loaded:
+            await self._in(self._scan_thread, self._load_stamps)
+            self._loaded = True
+        slices = self._rescan.everything()
+        while (suspects := await self._in(self._scan_thread, _next_of, slices)) is not None:
+            await self._read_again(suspects)
+        if self._believed and self._complaint is None:  # else rows are missing
+            self._ready.set()
+
+    async def _start_afresh(self) -> None:
+        await self._close_readers()
+        await self._in(self._write_thread, self._reopen)
+        # Only now: what the store had put in before has been noted by now, and went with the old database.
+        self._known.clear()
+        self._believed = self._loaded = True
+
+    async def _read_again(self, names: Iterable[str]) -> None:
+        self._written_meanwhile.clear()
+        waiting = iter(names)
+        while chunk := [*islice(waiting, ROWS_A_TRANSACTION)]:
+            self._written_meanwhile.clear()
+            rows, gone = await self._in(self._scan_thread, read_rows, self._root, chunk, self._known, self._is_open)
+            # What the store wrote since we began to read is newer than what we read.
+            await self._put([row for row in rows if row.session_id not in self._written_meanwhile])
+            await self._take_out([name for name in gone if name not in self._written_meanwhile], tell=True)
+
+    async def _put(self, rows: Sequence[SessionRow]) -> None:
+        if not rows:
+            return
+        written = await self._write(lambda writer: writer.upsert(rows))
+        for row in rows:
+            self._known[row.session_id] = row.stamp if written else NO_STAMP
+            self._rescan.note(row.session_id)
+
+    async def _take_out(self, session_ids: Sequence[str], *, tell: bool = False) -> None:
+        known = [name for name in session_ids if name in self._known]
+        if known and await self._write(lambda writer: writer.remove(known)):
+            for name in known:
+                self._known.pop(name, None)
+            if tell:
+                self._on_gone(known)
+
+    async def _write(self, change: Callable[[IndexWriter], None]) -> bool:
+        """Whether the change was made; if not, the reason is logged once."""
+        try:
+            await self._in(self._write_thread, lambda: change(self._the_writer()))
+        except sqlite3.Error as error:
+            self._complain(error)
+            return False
+        self._complaint = None
+        return True
+
+    async def _read(self, question: Callable[[IndexReader], Result], *, inline: bool) -> Result:
+        self._asked_at = time.monotonic()
+        await self.wait_ready()
+        try:
+            if inline:
+                if self._loop_reader is None:
+                    self._loop_reader = IndexReader(open_reader(self._path))
+                return question(self._loop_reader)
+            return await self._in(self._read_thread, self._ask_long, question)
+        except sqlite3.Error as error:
+            self._complain(error)
+            raise StorageError(f"the index cannot be read: {error}; try again in a moment") from error
+
+    def _ask_long(self, question: Callable[[IndexReader], Result]) -> Result:
+        if self._long_reader is None:
+            self._long_reader = IndexReader(open_reader(self._path))
+        return question(self._long_reader)
+
+    def _complain(self, error: sqlite3.Error) -> None:
+        """Say once what is wrong; a damaged file is replaced by the next rescan."""
+        if is_damage(error) and self._believed:
+            self._believed = False
+            self._ready.clear()
+            log.error("the index is damaged and is being rebuilt", extra={"ctx": {"why": str(error)}})
+        elif str(error) != self._complaint:
+            self._complaint = str(error)
+            log.error("the index cannot be used", extra={"ctx": {"path": self._path, "why": str(error)}})
+
+    async def _close_readers(self) -> None:
+        if self._loop_reader is not None:
+            self._loop_reader.close()
+            self._loop_reader = None
+        await self._in(self._read_thread, self._close_long_reader)
+
+    def _close_long_reader(self) -> None:
+        if self._long_reader is not None:
+            self._long_reader.close()
+            self._long_reader = None
+
+    def _the_writer(self) -> IndexWriter:
+        assert self._writer is not None, "the index is used before start or after stop"
+        return self._writer
+
+    def _open(self) -> int:
+        self._writer = IndexWriter(open_database(self._path, self._root))
+        return self._writer.covered_lsn
+
+    def _reopen(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        remove_database(self._path)
+        self._open()
+
+    def _load_stamps(self) -> None:
+        reader = IndexReader(open_reader(self._path))
+        try:
+            for stamps in reader.stamps():
+                self._known.update(stamps)
+        finally:
+            reader.close()
+
+    @staticmethod
+    async def _in(thread: ThreadPoolExecutor, function: Callable[..., Result], *arguments: Any) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(thread, function, *arguments)
+
+
+def _next_of(slices: Iterator[set[str]]) -> set[str] | None:
+    return next(slices, None)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from chimera.sessions.eventlog.layouts import LINES_FILE
 
-__all__ = ["NO_STAMP", "Stamp", "fingerprint", "log_path", "stamp_of", "summary_file"]
+__all__ = ["NO_STAMP", "Stamp", "fingerprint", "stamp_of"]
 
 RACY_NS = 20_000_000
 """A file changed so short a time ago may change again within one tick of the file system's clock, unseen."""
@@ -40,16 +40,6 @@ NO_STAMP = Stamp(0, 0, False)
 def fingerprint(status: os.stat_result) -> int:
     """Modification time, inode and size in 64 bits; the same in every process of one Python version."""
     return hash((status.st_mtime_ns, status.st_ino, status.st_size))
-
-
-def summary_file(session_id: str) -> str:
-    """Relative to the event-log root."""
-    return session_id + "/summary.json"
-
-
-def log_path(session_id: str, is_file: bool) -> str:
-    """What a stamp's ``log`` is the fingerprint of, relative to the event-log root."""
-    return f"{session_id}/{LINES_FILE}" if is_file else session_id
 
 
 def stamp_of(root: str, session_id: str) -> Stamp | None:

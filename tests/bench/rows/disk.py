@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 
 from chimera.paths import index_path
-from chimera.sessions.eventlog.layouts.packed import pack_session
+from chimera.sessions.eventlog.packing import pack_session
 from tests.bench.corpus import realistic_metadata
 from tests.bench.report import Result, result
 from tests.bench.workbench import Workbench, settle

@@ -116,9 +116,7 @@ def _read_frame(zstd: ModuleType, body: bytes, position: int) -> tuple[bytes | N
             return bytes(zstd.decompress(rest[:size])), size
     except zstd.ZstdError:
         pass
-    following = [
-        found for magic in (_DATA_MAGIC, _NOTE_MAGIC) if (found := body.find(magic, position + 4)) != -1
-    ]
+    following = [found for magic in (_DATA_MAGIC, _NOTE_MAGIC) if (found := body.find(magic, position + 4)) != -1]
     return None, (min(following) if following else len(body)) - position
 
 
