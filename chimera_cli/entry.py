@@ -9,6 +9,10 @@ from __future__ import annotations
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 __all__ = ["main", "run"]
 
 EXIT_INTERRUPTED = 130
@@ -73,7 +77,7 @@ def _dispatch(words: list[str]) -> int:
     home, socket_path, rest = take_globals(words)
     from chimera_cli import hot
 
-    arguments = hot.understand(rest)
+    arguments: Any = hot.understand(rest)
     if arguments is None:
         from chimera_cli.main import parse
 

@@ -24,6 +24,8 @@ class Arguments:
 
 def understand(words: list[str]) -> Arguments | None:
     """The command line, if it is one of the common ones; None otherwise."""
+    if words == ["--version"]:
+        return Arguments(_version)
     for begin, reader in (
         (["append"], _append),
         (["sessions", "list"], _sessions_list),
@@ -32,6 +34,13 @@ def understand(words: list[str]) -> Arguments | None:
         if words[: len(begin)] == begin:
             return reader(words[len(begin) :])
     return None
+
+
+def _version(_: Any) -> int:
+    from chimera import __version__
+
+    print(f"chimera {__version__}")
+    return 0
 
 
 def _append(words: list[str]) -> Arguments | None:

@@ -8,23 +8,25 @@ from __future__ import annotations
 import argparse
 import sys
 from importlib import import_module
-from typing import Any, NoReturn
 
 from chimera import __version__
 from chimera.errors import EXIT_USAGE
-from chimera.flavours import FLAVOURS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 __all__ = ["VERBS", "parse"]
 
-VERBS: dict[str, tuple[str, str]] = {
-    "daemon": ("daemon", "run, start, stop the session daemon, or ask how it is"),
-    "sessions": ("sessions", "list and show sessions of every flavour"),
-    "append": ("append", "journal events: JSON lines from a script or a pipe"),
-    "tail": ("tail", "follow a session, or all of them, live"),
-    "rpc": ("rpc", "call any method of the daemon and print its result"),
-    **{name: ("sessions", f"{flavour.verb} of {name}") for name, flavour in FLAVOURS.items()},
+VERBS: dict[str, str] = {
+    "daemon": "run, start, stop the session daemon, or ask how it is",
+    "sessions": "list and show sessions of every flavour",
+    "append": "journal events: JSON lines from a script or a pipe",
+    "tail": "follow a session, or all of them, live",
+    "rpc": "call any method of the daemon and print its result",
 }
-"""Verb: the module in chimera_cli.commands that carries it out, and what it is for."""
+"""Verb, which is also the module in chimera_cli.commands that carries it out, and what it is for. The flavours are
+verbs too, all carried out by ``sessions``."""
 
 DESCRIPTION = """\
 chimera keeps the sessions of coding agents: every prompt, answer, tool call and cost, journalled by one
@@ -47,24 +49,23 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or no such session, 130 interrupted.
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one sentence, whose examples keep their lines, and that guesses no half words.
 
-    With ``free_order`` set, options may stand anywhere among the words: ``show --full ID``, ``show ID --full``.
+    Options may stand anywhere among the words of a command: ``show --full ID`` as well as ``show ID --full``.
     """
-
-    free_order = False
 
     def __init__(self, **options: object) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         options.setdefault("allow_abbrev", False)
         super().__init__(**options)  # type: ignore[arg-type]
+        self._intermixing = False
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        if not self.free_order:
+        if self._subparsers is not None or self._intermixing:
             return super().parse_known_args(args, namespace)
-        self.free_order = False  # the intermixed way comes back here for its two halves
+        self._intermixing = True  # the intermixed way comes back here for its two halves
         try:
             return self.parse_known_intermixed_args(args, namespace)
         finally:
-            self.free_order = True
+            self._intermixing = False
 
     def error(self, message: str) -> NoReturn:
         from chimera_cli.output import print_error
@@ -81,25 +82,37 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--home", metavar="PATH", help="the state home instead of $CHIMERA_HOME or ~/.chimera")
     parser.add_argument("--socket", metavar="PATH", help="the daemon's socket instead of $CHIMERA_SOCKET")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="verb", parser_class=Parser)
-    if verb not in VERBS:
+    module = _module_of(verb)
+    if module is None:
         return _without_verb(parser, subparsers, words, verb)
-    command = import_module(f"chimera_cli.commands.{VERBS[verb][0]}")
+    command = import_module(f"chimera_cli.commands.{module}")
     command.add_arguments(subparsers)
     arguments = parser.parse_args(words)
     arguments.run = command.run
     return arguments
 
 
+def _module_of(verb: str | None) -> str | None:
+    if verb is None or verb in VERBS:
+        return verb
+    from chimera.flavours import FLAVOURS
+
+    return "sessions" if verb in FLAVOURS else None
+
+
 def _without_verb(
     parser: Parser, subparsers: argparse._SubParsersAction[Parser], words: list[str], verb: str | None
 ) -> NoReturn:
     """Help and version, or a sentence about a verb that is none."""
-    for name, (_, purpose) in VERBS.items():
+    from chimera.flavours import FLAVOURS
+
+    purposes = VERBS | {name: f"the {flavour.verb} of {name}" for name, flavour in FLAVOURS.items()}
+    for name, purpose in purposes.items():
         subparsers.add_parser(name, help=purpose)
     if verb is not None:
         from difflib import get_close_matches
 
-        near = get_close_matches(verb, VERBS, n=1)
+        near = get_close_matches(verb, purposes, n=1)
         parser.error(f"unknown command {verb!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
     parser.parse_args(words)
     parser.print_help(sys.stderr)

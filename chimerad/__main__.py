@@ -8,7 +8,7 @@ import os
 import sys
 
 from chimera import __version__, paths
-from chimera.errors import EXIT_OK, ChimeraError
+from chimera.errors import EXIT_FAILED, EXIT_OK, ChimeraError
 
 __all__ = ["main"]
 
@@ -24,6 +24,9 @@ def main(arguments: list[str] | None = None) -> int:
     except ChimeraError as error:
         sys.stderr.write(f"chimerad: {error.message}\n")
         return error.exit_code
+    except OSError as error:
+        sys.stderr.write(f"chimerad: {error.filename or 'the disk'}: {error.strerror or error}\n")
+        return EXIT_FAILED
     return EXIT_OK
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from chimerad.store.store import Store
 from chimerad.store.subscriptions import Sink
@@ -13,19 +14,17 @@ from chimerad.store.subscriptions import Sink
 __all__ = ["CallContext", "Daemon", "Handler", "ServiceInfo"]
 
 
-@dataclass(frozen=True)
-class ServiceInfo:
+class ServiceInfo(msgspec.Struct, frozen=True):
     """Facts of the running daemon that its replies carry. ``started_at`` is the wall clock's word for ``started``."""
 
     home: str
     socket: str
     version: str
     started_at: str
-    started: float = field(default_factory=time.monotonic)
+    started: float = msgspec.field(default_factory=time.monotonic)
 
 
-@dataclass(frozen=True)
-class Daemon:
+class Daemon(msgspec.Struct, frozen=True):
     """What the calls of all connections share."""
 
     store: Store
@@ -34,8 +33,7 @@ class Daemon:
     count_clients: Callable[[], int]
 
 
-@dataclass(slots=True)
-class CallContext:
+class CallContext(msgspec.Struct):
     """One line of one connection: a call, or a batch of calls.
 
     Attributes:
@@ -45,7 +43,7 @@ class CallContext:
 
     daemon: Daemon
     sink: Sink
-    after_reply: list[Callable[[], None]] = field(default_factory=list)
+    after_reply: list[Callable[[], None]] = []
 
 
 Handler = Callable[[CallContext, Any], Awaitable[object]]

@@ -6,7 +6,7 @@ Validation, dispatch, ``rpc.discover`` and ``docs/rpc.md`` all read it. Holds no
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -22,7 +22,6 @@ from chimerad.store.readers import Verified
 __all__ = ["METHODS", "Method"]
 
 
-@dataclass(frozen=True)
 class Method:
     """One row of the contract.
 
@@ -33,19 +32,28 @@ class Method:
         result: the type of what it answers.
         summary: what it does, in one sentence.
         errors: what it may answer instead, beside the errors of every call.
-        decoder: decodes and validates ``params``.
     """
 
-    name: str
-    group: str
-    parameters: type[msgspec.Struct]
-    result: Any
-    summary: str
-    errors: tuple[type[ChimeraError], ...] = ()
-    decoder: msgspec.json.Decoder[Any] = field(init=False, repr=False, compare=False)
+    def __init__(
+        self,
+        name: str,
+        group: str,
+        parameters: type[msgspec.Struct],
+        result: Any,
+        summary: str,
+        errors: tuple[type[ChimeraError], ...] = (),
+    ) -> None:
+        self.name = name
+        self.group = group
+        self.parameters = parameters
+        self.result = result
+        self.summary = summary
+        self.errors = errors
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "decoder", msgspec.json.Decoder(self.parameters))
+    @cached_property
+    def decoder(self) -> msgspec.json.Decoder[Any]:
+        """Decodes and validates ``params``; made at the first call, so that the daemon starts sooner."""
+        return msgspec.json.Decoder(self.parameters)
 
 
 _DISK = (errors.ReadOnly, errors.NoSpace, errors.StorageError)

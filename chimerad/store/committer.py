@@ -21,6 +21,7 @@ from chimera.errors import ChimeraError, NoSpace, StorageError
 from chimera.identifiers import format_timestamp
 from chimera.sessions.eventlog.journal import Entry
 from chimera.sessions.eventlog.journal import barrier as barrier_entry
+from chimera.sessions.eventlog.recovery import ONE_FOLDER_ERRORS
 from chimera.sessions.eventlog.writer import NewEvent, NumberedEvents, estimated_bytes
 from chimerad.store.open_sessions import OpenSession, session_not_found
 from chimerad.store.segments import SegmentFeed
@@ -38,8 +39,6 @@ BUFFERED_SHOW_SECONDS = 0.01
 MAX_BATCH_BYTES = 4 * 1024 * 1024
 SPACE_CHECK_BYTES = 1024 * 1024
 SPACE_RESERVE_BYTES = 32 * 1024 * 1024
-
-_ONE_FOLDER_ERRORS = {errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ELOOP}
 
 
 class AppendOutcome(msgspec.Struct):
@@ -93,6 +92,7 @@ class _Batch:
     barriers: list[asyncio.Future[None]] = field(default_factory=list)
     marks: list[str] = field(default_factory=list)
     wants_sync: bool = False
+    frame: bool = False
     size: int = 0
 
 
@@ -100,11 +100,13 @@ class _Batch:
 class _Barrier:
     """A place in the queue: resolved when everything before it is durable and shown.
 
-    With a ``session_id`` a frame says that this session is about to be changed other than by appending.
+    With a ``session_id`` a frame says that this session is about to be changed other than by appending; with
+    ``frame`` one is written in any case.
     """
 
     reached: asyncio.Future[None]
     session_id: str | None = None
+    frame: bool = False
 
 
 class Committer:
@@ -146,6 +148,7 @@ class Committer:
         self._unsynced: list[_Batch] = []
         self._tick_due = False
         self._syncing = False
+        self._sync_in_thread: asyncio.Future[tuple[int, float]] | None = None
         self._sync_timer: asyncio.TimerHandle | None = None
         self._sync_seconds = 0.0
         self._space_checked_at = -SPACE_CHECK_BYTES
@@ -169,6 +172,12 @@ class Committer:
         self._queue.append((session, call))
         self.wake()
 
+    def note_flushed(self) -> None:
+        """With nothing else to write, write a frame for its flushed LSN alone: what is flushed needs no recovery."""
+        if self.feed is not None and self.feed.flushed_lsn == self.feed.written_lsn and not self._queue:
+            self._queue.append(_Barrier(self._loop.create_future(), frame=True))
+            self.wake()
+
     async def barrier(self, session_id: str | None = None) -> None:
         """Wait until everything submitted before is shown; see :class:`_Barrier` for ``session_id``.
 
@@ -185,6 +194,11 @@ class Committer:
     def awaits(self, session: OpenSession) -> bool:
         """Whether a call for this very session is still in the queue."""
         return any(not isinstance(item, _Barrier) and item[0] is session for item in self._queue)
+
+    async def sync_ended(self) -> None:
+        """Wait for a sync that still runs in its thread, whatever becomes of it."""
+        if self._sync_in_thread is not None:
+            await asyncio.wait([self._sync_in_thread])
 
     def wake(self) -> None:
         """See on the next turn of the loop whether there is something to commit."""
@@ -207,17 +221,28 @@ class Committer:
             self._refuse(batch, error)
         for item in queue:
             if isinstance(item, _Barrier):
-                item.reached.set_exception(storage_failure(error, "nothing was changed"))
+                _refuse_barrier(item.reached, storage_failure(error, "nothing was changed"))
             else:
                 item[1].done(storage_failure(error, "nothing was appended"))
         self._on_failure(error)
 
     def _tick(self) -> None:
+        """One turn of the lane. A mistake of ours must not leave callers waiting: it is treated as a failed disk."""
         self._tick_due = False
+        try:
+            self._commit_next()
+        except Exception:
+            log.exception("the committer failed")
+            self.fail(OSError(errno.EIO, "internal error"))
+
+    def _commit_next(self) -> None:
         if self._syncing or not self._queue or self.suspended is not None or self.feed is None:
             return
         if not self.feed.has_room(self._size_of_next()):
-            if self.feed.failure is not None:
+            if self._unsynced:
+                self._sync()
+                self.wake()
+            elif self.feed.failure is not None:
                 self._refuse_queue(self.feed.failure)
             return  # the feed wakes us when the segment is ready
         lack = self._lack_of_space()
@@ -227,7 +252,7 @@ class Committer:
         batch = self._take_batch(self.feed.room())
         entries = _entries_of(batch)
         try:
-            if entries:
+            if entries or batch.frame:
                 self.feed.write(entries)
         except OSError as error:
             self._unsynced.append(batch)
@@ -257,6 +282,7 @@ class Committer:
                 batch.size += 1024
                 batch.barriers.append(item.reached)
                 batch.wants_sync = True
+                batch.frame = item.frame
                 if item.session_id is not None:
                     batch.marks.append(item.session_id)
                 taken += 1
@@ -295,8 +321,8 @@ class Committer:
             self._finish(self.feed, self.feed.synced_lsn)
         elif self._sync_seconds > INLINE_SYNC_SECONDS:
             self._syncing = True
-            task = self._loop.run_in_executor(self._threads, _timed_sync, self.feed)
-            task.add_done_callback(self._synced_in_thread)
+            self._sync_in_thread = self._loop.run_in_executor(self._threads, _timed_sync, self.feed)
+            self._sync_in_thread.add_done_callback(self._synced_in_thread)
         else:
             try:
                 lsn, seconds = _timed_sync(self.feed)
@@ -331,7 +357,7 @@ class Committer:
                 try:
                     share.session.write(share.calls, share.body)
                 except OSError as error:
-                    if error.errno in _ONE_FOLDER_ERRORS:
+                    if error.errno in ONE_FOLDER_ERRORS:
                         self._break_session(batch, share, error)
                         continue
                     self._unsynced = batches[position:]
@@ -368,8 +394,7 @@ class Committer:
         for call, outcome in batch.answers:
             call.done(failure if isinstance(outcome, AppendOutcome) else outcome)
         for barrier in batch.barriers:
-            if not barrier.done():
-                barrier.set_exception(failure)
+            _refuse_barrier(barrier, failure)
 
     def _refuse_queue(self, error: OSError) -> None:
         """Before numbering: nothing has happened yet, so nothing needs recovery."""
@@ -378,7 +403,7 @@ class Committer:
         for item in queue:
             failure = storage_failure(error, "nothing was changed")
             if isinstance(item, _Barrier):
-                item.reached.set_exception(failure)
+                _refuse_barrier(item.reached, failure)
             else:
                 item[1].done(failure)
 
@@ -412,6 +437,12 @@ def storage_failure(error: OSError, outcome: str) -> ChimeraError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return NoSpace(f"the disk has no room ({reason}); {outcome}; free some space and try again")
     return StorageError(f"the disk failed ({reason}); {outcome}; the daemon tries to recover by itself each second")
+
+
+def _refuse_barrier(reached: asyncio.Future[None], failure: ChimeraError) -> None:
+    if not reached.done():
+        reached.set_exception(failure)
+        reached.exception()  # it may be that nobody waits for this one any more
 
 
 def _number(batch: _Batch, session: OpenSession, call: AppendCall, now: str) -> None:

@@ -49,6 +49,7 @@ class Flusher:
         self._segments_may_go = segments_may_go
         self._due = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._reading_anew: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -75,9 +76,12 @@ class Flusher:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._due.wait(), self._interval)
             self._due.clear()
-            if self._committer.unflushed_bytes:
-                await self.flush()
-            self._registry.close_idle(self._idle_close)
+            try:
+                if self._committer.unflushed_bytes:
+                    await self.flush()
+                self._registry.close_idle(self._idle_close)
+            except Exception:
+                log.exception("a flush failed; the next one tries again")
 
     async def _flush(self) -> None:
         feed = self._committer.feed
@@ -89,11 +93,13 @@ class Flusher:
         touched = [session for session in sessions if session not in gone and session.was_touched()]
         dirty = [path for session in sessions for path in _take_dirty(session)]
         try:
-            await asyncio.get_running_loop().run_in_executor(self._threads, durable.make_durable, dirty)
+            unreachable = await asyncio.get_running_loop().run_in_executor(self._threads, durable.make_durable, dirty)
         except OSError as error:
             log.error("a flush failed: %s", error.strerror or error)
             self._committer.fail(error)
             return
+        lacking = {os.path.dirname(path) for path, _ in unreachable} | {path for path, _ in unreachable}
+        gone.extend(session for session in sessions if session.folder in lacking and session not in gone)
         for session in gone:
             await self._session_gone(session)
         await self._segments_may_go()
@@ -102,8 +108,16 @@ class Flusher:
             return
         await feed.flushed(mark.lsn)
         self._committer.flushed(mark)
+        self._committer.note_flushed()
         for session in touched:
-            await self._read_anew(session)
+            if session not in gone:
+                self._read_anew_soon(session)
+
+    def _read_anew_soon(self, session: OpenSession) -> None:
+        """Not within the flush: whoever holds the session may be waiting for it."""
+        task = asyncio.get_running_loop().create_task(self._read_anew(session))
+        self._reading_anew.add(task)
+        task.add_done_callback(self._reading_anew.discard)
 
     async def _read_anew(self, session: OpenSession) -> None:
         """Somebody wrote into a log that we hold: let go of it, so that the next call reads what is there."""

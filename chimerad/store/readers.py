@@ -12,7 +12,6 @@ from concurrent.futures import Executor
 from typing import Any
 
 import msgspec
-from chimera.sessions.eventlog.verify import verify_session
 
 from chimera import paths
 from chimera.errors import MalformedSummary, NoSummary, StorageError, TooLarge
@@ -20,6 +19,7 @@ from chimera.events.event import Problem
 from chimera.identifiers import check_session_id
 from chimera.sessions.eventlog.places import Places
 from chimera.sessions.eventlog.reader import read_log
+from chimera.sessions.eventlog.verify import verify_session
 from chimera.sessions.summary import read_summary
 from chimerad.store.open_sessions import session_not_found
 from chimerad.store.registry import SessionRegistry

@@ -57,6 +57,8 @@ class SegmentFeed:
             self.make_spare()
             return False
         if self._current is not None:
+            if self._current.last_lsn > self.synced_lsn:
+                return False  # one segment is synced before the next is used
             self._full.append(self._current)
         self._current, self._spare = self._spare, None
         self._current.begin(self.written_lsn + 1, self.flushed_lsn)
@@ -79,9 +81,6 @@ class SegmentFeed:
         """Make every frame written so far durable; returns the last of them. May run in a thread."""
         assert self._current is not None
         lsn = self.written_lsn
-        for segment in self._full:
-            if segment.last_lsn > self.synced_lsn:
-                segment.sync()
         self._current.sync()
         return lsn
 

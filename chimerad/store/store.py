@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import msgspec
-from chimera.config import Config
 
 from chimera import paths
+from chimera.config import Config
 from chimera.errors import ChimeraError, InvalidParams, Overloaded
 from chimera.identifiers import check_session_id
 from chimera.sessions.eventlog.journal import read_journal
@@ -157,9 +157,7 @@ class Store:
 
     def _begin(self, recovered: Recovered) -> None:
         folder = paths.journal_folder(self.root)
-        feed = SegmentFeed(
-            folder, recovered.next_number, recovered.next_lsn, self._journal_thread, self._committer.wake
-        )
+        feed = SegmentFeed(folder, recovered.next_number, recovered.next_lsn, self._threads, self._committer.wake)
         self._committer.use(feed)
 
     # -- appending
@@ -325,6 +323,7 @@ class Store:
         self._spawn(self._recover_until_done())
 
     async def _recover_until_done(self) -> None:
+        await self._committer.sync_ended()
         feed = self._committer.feed
         if feed is not None:
             await feed.abandon()
@@ -372,7 +371,12 @@ class Store:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        task.add_done_callback(self._spawned_ended)
+
+    def _spawned_ended(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("work in the background failed", exc_info=task.exception())
 
     async def _in_thread(self, work: Callable[..., Result], *arguments: Any) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)

@@ -89,10 +89,8 @@ def list_trash(root: str) -> list[TrashItem]:
         names = os.listdir(paths.trash_folder(root))
     except FileNotFoundError:
         return []
-    items = []
-    for name in names:
-        if name.endswith(".json") and os.path.isdir(_folder_path(root, name[: -len(".json")])):
-            items.append(_read_manifest(root, name[: -len(".json")]))
+    manifests = (name[: -len(".json")] for name in names if name.endswith(".json"))
+    items = [_read_manifest(root, trash_id) for trash_id in manifests if os.path.isdir(_folder_path(root, trash_id))]
     return sorted(items, key=lambda item: (item.deleted_at, item.trash_id), reverse=True)
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from chimera.errors import LogGapError
 from chimerad.rpc.context import CallContext, Daemon, ServiceInfo
 from chimerad.rpc.dispatch import Dispatcher
 from chimerad.rpc.replies import MAX_ERROR_BYTES, MAX_LINE_BYTES, error_object
-from chimera.errors import LogGapError
-from tests.support.memory_store import MemoryStore, append, request
+from tests.support.memory_store import MemoryStore, append, request, until
 
 
 class Sink:
@@ -56,7 +56,7 @@ HELLO = request("daemon.hello", 1)
 # What JSON-RPC 2.0 says.
 
 
-@pytest.mark.parametrize("request_id", [0, 1, -7, 10**40, "a", "", "\u2603 \" \\", None])
+@pytest.mark.parametrize("request_id", [0, 1, -7, 10**40, "a", "", '\u2603 " \\', None])
 def test_an_id_comes_back_as_it_was(request_id: object) -> None:
     answered = reply(request("daemon.hello", request_id))
     assert answered["id"] == request_id
@@ -179,17 +179,13 @@ def test_a_batch_runs_in_order_and_its_appends_overlap() -> None:
         dispatcher = Dispatcher(Daemon(store, None, lambda: None, lambda: 1))  # type: ignore[arg-type]
         read = request("sessions.read", 3, session_id="a")
         line = b"[%b]" % b",".join([append("a", 1), append("b", 2), read, append("c", 4), append("d", 5), read])
-        answering = asyncio.ensure_future(
-            dispatcher.through_library(line, CallContext(dispatcher.daemon, Sink()))
-        )
-        while len(store.held) < 2:
-            await asyncio.sleep(0)
+        answering = asyncio.ensure_future(dispatcher.through_library(line, CallContext(dispatcher.daemon, Sink())))
+        await until(lambda: len(store.held) == 2)
         for _ in range(20):
             await asyncio.sleep(0)
         assert store.calls == ["append a", "append b"]
         store.answer()
-        while len(store.held) < 2:
-            await asyncio.sleep(0)
+        await until(lambda: len(store.held) == 2)
         assert store.calls == ["append a", "append b", "read a", "append c", "append d"]
         store.answer()
         answered = json.loads(await answering)
@@ -213,12 +209,20 @@ def test_a_batch_runs_in_order_and_its_appends_overlap() -> None:
         ("sessions.read", {"session_id": "a", "from_seq": 1.5}, "`from_seq`"),
         ("sessions.read", {"session_id": "a", "fromseq": 1}, "no parameter `fromseq`; known are session_id, from_seq"),
         ("daemon.status", {"x": 1}, "no parameter `x`; known are none"),
-        ("sessions.create", {"flavour": "lion"}, "`flavour` of sessions.create cannot be 'lion'; it is one of mink, ot"),
+        (
+            "sessions.create",
+            {"flavour": "lion"},
+            "`flavour` of sessions.create cannot be 'lion'; it is one of mink, ot",
+        ),
         ("sessions.create", {"layout": "packed"}, "it is one of typed, ids, jsonl"),
         ("sessions.append", {"session_id": "a", "events": {}}, "`events`"),
         ("sessions.append", {"session_id": "a", "events": []}, "`events`"),
         ("sessions.append", {"session_id": "a", "events": [{}]}, "needs the parameter `events[0].type`"),
-        ("sessions.append", {"session_id": "a", "events": [{"type": "a", "x": 1}]}, "no parameter `events[0].x`; known"),
+        (
+            "sessions.append",
+            {"session_id": "a", "events": [{"type": "a", "x": 1}]},
+            "no parameter `events[0].x`; known",
+        ),
         ("sessions.append", {"session_id": "a", "events": [{"type": 1}]}, "`events[0].type`"),
         ("sessions.append", {"session_id": "a", "events": [{"type": "a"}], "durability": "most"}, "durable, buffered"),
         ("sessions.append", {"session_id": "a", "events": [{"type": "a"}], "expect_seq": -1}, "`expect_seq`"),

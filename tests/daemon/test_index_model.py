@@ -153,7 +153,7 @@ def matching(model: dict[str, SessionRow], query: ListQuery) -> list[SessionRow]
     return sorted(found, key=lambda row: (row.started_us, row.session_id), reverse=True)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=50)
 @given(changes, st.sampled_from((None, "mink")), st.sampled_from((None, *STARTS[1:])))
 def test_totals_equal_a_full_recount(index: Index, steps: list[Any], flavour: str | None, since_us: int | None) -> None:
     writer, reader = empty(index)
@@ -164,7 +164,7 @@ def test_totals_equal_a_full_recount(index: Index, steps: list[Any], flavour: st
     assert reader.counts().events == sum(row.events for row in model.values())
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(changes, queries, st.integers(1, 12))
 def test_pages_of_any_size_are_the_filtered_and_sorted_model(
     index: Index, steps: list[Any], query: ListQuery, limit: int
@@ -185,7 +185,7 @@ def test_pages_of_any_size_are_the_filtered_and_sorted_model(
     assert records == [row.record for row in expected]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=25)
 @given(changes, changes, queries)
 def test_a_reader_that_counted_before_a_change_counts_again_after_it(
     index: Index, before: list[Any], after: list[Any], query: ListQuery

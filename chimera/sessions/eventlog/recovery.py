@@ -6,6 +6,7 @@ a daemon that died. Runs under the owner lock, makes no session folder, destroys
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 
@@ -15,7 +16,7 @@ from chimera import durable, paths
 from chimera.errors import MalformedSummary, NoSummary, StorageError
 from chimera.events.chain import CHAIN_START, stated_chain
 from chimera.identifiers import new_generation
-from chimera.sessions.eventlog.journal import Entry, read_journal
+from chimera.sessions.eventlog.journal import Entry, read_journal, write_resting_segment
 from chimera.sessions.eventlog.locks import SessionLock
 from chimera.sessions.eventlog.reader import LogReading, read_log
 from chimera.sessions.eventlog.writer import NewEvent, SessionWriter, settle_tail
@@ -26,6 +27,10 @@ __all__ = ["Recovered", "journal_waits", "keep_lost", "recover_root", "renew_gen
 
 LOCK_SECONDS = 30.0
 """As long as the writers of the family wait for a session's lock themselves."""
+
+
+ONE_FOLDER_ERRORS = frozenset({errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ELOOP})
+"""Errors that concern one session's folder and not the disk."""
 
 
 class Recovered(msgspec.Struct):
@@ -85,6 +90,9 @@ def recover_root(root: str) -> Recovered:
         for session_id, entries in _by_session(entry for frame in journal.frames for entry in frame.entries).items():
             written.extend(_recover_session(root, session_id, entries, recovered))
         durable.make_durable(written)
+        if journal.segments:
+            write_resting_segment(folder, journal.next_number, journal.next_lsn)
+            recovered.next_number += 1
         if journal.damaged:
             _set_aside(root, journal.segments)
         else:
@@ -142,12 +150,19 @@ def _recover_session(root: str, session_id: str, entries: list[Entry], recovered
         keep_lost(root, session_id, b"".join(lines))
         recovered.lost[session_id] = "the session was removed before its last events were flushed"
         return []
-    lock = SessionLock(folder)
-    lock.acquire(LOCK_SECONDS)
     try:
-        return _recover_locked(root, session_id, folder, entries, lines, recovered)
-    finally:
-        lock.release()
+        lock = SessionLock(folder)
+        lock.acquire(LOCK_SECONDS)
+        try:
+            return _recover_locked(root, session_id, folder, entries, lines, recovered)
+        finally:
+            lock.release()
+    except OSError as error:
+        if error.errno not in ONE_FOLDER_ERRORS:
+            raise
+        keep_lost(root, session_id, b"".join(lines))
+        recovered.lost[session_id] = f"its folder cannot be written: {error.strerror}"
+        return []
 
 
 def _recover_locked(

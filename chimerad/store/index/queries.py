@@ -280,10 +280,11 @@ def _encode_cursor(started_us: int, session_id: str) -> str:
 
 def _decode_cursor(cursor: str) -> tuple[int, str]:
     try:
-        started, _, session_id = base64.urlsafe_b64decode(cursor.encode()).decode().partition(" ")
+        text = base64.b64decode(cursor.encode(), altchars=b"-_", validate=True).decode()
+        started, _, session_id = text.partition(" ")
         place = int(started)
-        if not UNKNOWN_START <= place < 2**63:
-            raise ValueError(started)
+        if not session_id or not UNKNOWN_START <= place < 2**63:
+            raise ValueError(text)
     except ValueError:  # not base64, not UTF-8, not a number
         raise InvalidParams("the cursor was not given by sessions.list; ask again without it") from None
     return place, session_id

@@ -15,7 +15,7 @@ from chimera.sessions.eventlog.layouts import LINES_FILE, PACKED_FILE, event_fil
 from chimera.sessions.eventlog.layouts.packed import Packing, unpack
 from chimera.sessions.summary import Summary, read_summary
 from chimerad.store.index.rows import SessionRow, row_of
-from chimerad.store.index.stamps import Stamp, stamp_of
+from chimerad.store.index.stamps import UNSETTLED, Stamp, stamp_of
 
 __all__ = ["count_events", "read_rows", "row_from_folder", "row_of_open"]
 
@@ -52,7 +52,7 @@ def read_rows(
         stamp = stamp_of(root, name)
         if stamp is None:
             gone.append(name)
-        elif name not in known or (stamp != known[name] and not is_open(name)):
+        elif name not in known or ((stamp != known[name] or UNSETTLED in stamp) and not is_open(name)):
             rows.append(_read_row(root, name, stamp))
     return rows, gone
 

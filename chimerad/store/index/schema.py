@@ -82,8 +82,12 @@ _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_SCHEMA,
 
 def is_damage(error: sqlite3.Error) -> bool:
     """Whether the file itself is broken; a full or read-only disk is not damage."""
-    code = getattr(error, "sqlite_errorcode", None)
-    return code is not None and (code & 0xFF) in _DAMAGE
+    return _code(error) in _DAMAGE
+
+
+def _code(error: sqlite3.Error) -> int:
+    """The primary result code; 0 for what Python's own module refused."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def open_database(path: str, root: str) -> sqlite3.Connection:
@@ -97,7 +101,7 @@ def open_database(path: str, root: str) -> sqlite3.Connection:
         try:
             connection = _open_existing(path, root)
         except sqlite3.DatabaseError as error:
-            if not is_damage(error):
+            if not is_damage(error) and _code(error) != sqlite3.SQLITE_ERROR:  # the latter: no such table
                 raise
             log.warning("the index is damaged and will be rebuilt", extra={"ctx": {"path": path, "why": str(error)}})
             connection = None

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from chimera.sessions.eventlog.layouts import LINES_FILE
 
-__all__ = ["NO_STAMP", "Stamp", "fingerprint", "stamp_of"]
+__all__ = ["NO_STAMP", "UNSETTLED", "Stamp", "fingerprint", "stamp_of"]
 
 RACY_NS = 20_000_000
 """A file changed so short a time ago may change again within one tick of the file system's clock, unseen."""
@@ -23,8 +23,8 @@ class Stamp(NamedTuple):
     """What a rescan compares.
 
     Attributes:
-        summary: fingerprint of ``summary.json``; 0 where there is none, or where it is not to be trusted.
-        log: fingerprint of ``events.jsonl`` or, without one, of the folder; 0 where it is not to be trusted.
+        summary: fingerprint of ``summary.json``; 0 where there is none, UNSETTLED where it may change unseen.
+        log: fingerprint of ``events.jsonl`` or, without one, of the folder; or UNSETTLED.
         log_is_file: which of the two ``log`` is.
     """
 
@@ -33,12 +33,14 @@ class Stamp(NamedTuple):
     log_is_file: bool
 
 
-NO_STAMP = Stamp(0, 0, False)
-"""Differs from every session's: the next rescan reads it again."""
+UNSETTLED = -1
+"""No fingerprint is this: it differs from whatever is there, so the next rescan reads the session again."""
+
+NO_STAMP = Stamp(UNSETTLED, UNSETTLED, False)
 
 
 def fingerprint(status: os.stat_result) -> int:
-    """Modification time, inode and size in 64 bits; the same in every process of one Python version."""
+    """Modification time, inode and size in 64 bits; never -1, and the same in every process of one Python version."""
     return hash((status.st_mtime_ns, status.st_ino, status.st_size))
 
 
@@ -46,7 +48,7 @@ def stamp_of(root: str, session_id: str) -> Stamp | None:
     """The stamp of a session's folder as it lies; None if there is no such folder.
 
     Take it before the files are read: what changes afterwards then differs from it. A part that changed in this very
-    moment is given as 0, so that the next rescan looks again.
+    moment is given as UNSETTLED.
     """
     folder = os.path.join(root, session_id)
     try:
@@ -68,4 +70,4 @@ def _of_file(path: str) -> int | None:
 
 
 def _settled(status: os.stat_result) -> int:
-    return 0 if abs(time.time_ns() - status.st_mtime_ns) < RACY_NS else fingerprint(status)
+    return UNSETTLED if abs(time.time_ns() - status.st_mtime_ns) < RACY_NS else fingerprint(status)
