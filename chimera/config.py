@@ -49,7 +49,7 @@ class WatchConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     enabled: bool = True
     notify: bool = True
     rescan_period_ms: Annotated[int, msgspec.Meta(ge=100, le=3_600_000)] = 1000
-    rescan_cpu_percent: Annotated[float, msgspec.Meta(ge=0.1, le=100)] = 1.0
+    rescan_cpu_percent: Annotated[float, msgspec.Meta(ge=0.1, le=100)] = 0.9
 
     @property
     def period_seconds(self) -> float:

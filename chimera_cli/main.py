@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["VERBS", "parse"]
 
 VERBS: dict[str, str] = {
+    "demo": "journal a small real session in this folder, and show it",
     "daemon": "run, start, stop the session daemon, or ask how it is",
     "sessions": "list and show sessions of every flavour",
     "append": "journal events: JSON lines from a script or a pipe",
@@ -34,6 +35,7 @@ background process and never lost. The daemon starts by itself with the first co
 
 EXAMPLES = """\
 examples:
+  chimera demo                                see it work: a small real session, journalled and shown
   chimera sessions list                       the newest sessions, whoever wrote them
   chimera sessions show ID                    one session with its events
   chimera rpc sessions.create '{"prompt":"count the tests"}'

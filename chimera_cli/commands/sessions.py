@@ -70,7 +70,6 @@ def _declare(subparsers: Any, verb: str, flavour: Flavour, summary: str) -> None
         f"  {command} show {flavour.name or 'otter'}-20260425T091201-71032a5e --full",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.free_order = True
     parser.set_defaults(flavour=flavour)
     parser.add_argument("action", nargs="?", default="list", help="list or show")
     parser.add_argument("session_id", nargs="?", metavar=words.placeholder, help="what to show: the name of its folder")

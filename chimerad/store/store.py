@@ -133,6 +133,8 @@ class Store:
         for task in tuple(self._background):
             task.cancel()
         await self._flusher.flush()
+        if self._committer.suspended is None:
+            await self._committer.barrier()  # the flush may have left a frame to write
         await self._subscriptions.stop()
         feed = self._committer.feed
         if feed is not None and self._committer.suspended is None:

@@ -90,7 +90,11 @@ def test_an_append_whose_answer_was_lost_is_sent_again_with_the_same_ids(path: P
 
 @pytest.mark.parametrize(
     ("code", "kind", "data"),
-    [(-32001, "overloaded", {}), (-32021, "io_error", {"outcome": "unknown"}), (-32013, "no_space", {"outcome": "unknown"})],
+    [
+        (-32001, "overloaded", {}),
+        (-32021, "io_error", {"outcome": "unknown"}),
+        (-32013, "no_space", {"outcome": "unknown"}),
+    ],
 )
 def test_an_append_is_tried_again_after_errors_that_pass(path: Path, code: int, kind: str, data: dict) -> None:
     refused: list[dict] = []
@@ -182,7 +186,9 @@ def test_an_append_survives_a_daemon_that_is_killed_and_adds_nothing_twice(daemo
         pending = client.begin_append("mink-1", [{"type": "user_message", "metadata": {"content": "two"}}])
         daemon.kill()
         assert pending.wait()["last_seq"] == 2
-        contents = [event["metadata"]["content"] for event in client.call("sessions.read", session_id="mink-1")["events"]]
+        contents = [
+            event["metadata"]["content"] for event in client.call("sessions.read", session_id="mink-1")["events"]
+        ]
         assert contents == ["one", "two"]
         client.call("daemon.shutdown")
     for process in blocking.discovery._started:

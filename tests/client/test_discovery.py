@@ -103,9 +103,7 @@ def test_a_daemon_that_hangs_up_on_us_is_unreachable(socket_path: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["accepts and is silent", "listens only", "backlog full"])
-def test_who_listens_and_does_not_answer_is_wedged(
-    socket_path: str, how: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_listens_and_does_not_answer_is_wedged(socket_path: str, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discovery, "PATIENCE_SECONDS", 0.3)
     waiting = []
     if how == "accepts and is silent":
@@ -185,9 +183,7 @@ def test_a_daemon_is_started_detached_and_found(home: Path, fake_daemon) -> None
 def test_many_clients_at_once_start_one_daemon(home: Path, fake_daemon) -> None:
     fake_daemon()
     program = "from chimera.client import discovery; print(discovery.connect().hello['pid'])"
-    clients = [
-        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(6)
-    ]
+    clients = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(6)]
     pids = {client.communicate(timeout=60)[0] for client in clients}
     assert len(pids) == 1
     assert (home / "starts").read_text() == "x"

@@ -70,7 +70,11 @@ def test_an_error_comes_back_as_the_class_of_its_kind() -> None:
 
 def test_notifications_and_other_replies_before_ours_are_passed_over(tmp_path: Path) -> None:
     def script(request: dict, number: int) -> list[object]:
-        return [{"jsonrpc": "2.0", "method": "session.event", "params": {}}, reply({"id": 99}, 0), reply(request, "ours")]
+        return [
+            {"jsonrpc": "2.0", "method": "session.event", "params": {}},
+            reply({"id": 99}, 0),
+            reply(request, "ours"),
+        ]
 
     with CannedDaemon(tmp_path / "s", script) as canned:
         connection = protocol.LineConnection(canned.path, 5)

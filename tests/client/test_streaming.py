@@ -11,7 +11,7 @@ import pytest
 
 from chimera.client import following, streaming
 from chimera.client.streaming import AsyncClient, TailEvent
-from chimera.errors import ConnectionLost, DaemonUnreachable, SessionNotFound, TooLarge, WrongVersion
+from chimera.errors import ChimeraError, ConnectionLost, DaemonUnreachable, SessionNotFound, TooLarge, WrongVersion
 from tests.support.canned import CLOSE, HELLO, CannedDaemon, polite, refusal, reply
 
 
@@ -227,14 +227,21 @@ def test_a_tail_waits_for_a_daemon_that_went_away_and_misses_nothing(path: Path)
     lost: list[str] = []
 
     async def body() -> None:
+        gone = asyncio.Event()
+
+        def on_lost(error: ChimeraError) -> None:
+            lost.append(error.kind)
+            gone.set()
+
         first = CannedDaemon(path, polite(log))
         async with AsyncClient(path, start=False) as client:
-            stream = client.tail("mink-1", {"generation": "g1", "seq": 0}, on_lost=lambda error: lost.append(error.kind))
+            stream = client.tail(
+                "mink-1", {"generation": "g1", "seq": 0}, on_lost=lambda error: lost.append(error.kind)
+            )
             items = await take(stream, 2)
             first.close()
             waiting = asyncio.ensure_future(take(stream, 2))
-            while not lost:
-                await asyncio.sleep(0)
+            await gone.wait()
             path.unlink()
             log.heads["mink-1"] = 4
             with CannedDaemon(path, polite(log)):
@@ -319,8 +326,7 @@ def test_a_tail_of_all_sessions_catches_up_after_the_daemon_was_away(path: Path)
         async with AsyncClient(path, start=False) as client:
             stream = client.tail("*")
             waiting = asyncio.ensure_future(take(stream, 2))
-            while not first.requests:
-                await asyncio.sleep(0)
+            await asyncio.to_thread(first.wait_for_answers, 1)
             first.send(event(7, "mink-1"), event(1, "otter-1"))
             assert [(item.session_id, item.seq) for item in await waiting] == [("mink-1", 7), ("otter-1", 1)]
             first.close()
@@ -350,8 +356,7 @@ def test_a_tail_of_all_sessions_that_is_too_slow_reads_what_it_missed(
             async with AsyncClient(path, start=False) as client:
                 stream = client.tail("*")
                 waiting = asyncio.ensure_future(take(stream, 1))
-                while not canned.requests:
-                    await asyncio.sleep(0)
+                await asyncio.to_thread(canned.wait_for_answers, 1)
                 log.heads = {"mink-1": 5, "otter-1": 3}
                 canned.send(*[event(seq) for seq in range(1, 6)], *[event(seq, "otter-1") for seq in (2, 3)])
                 items = await waiting + await take(stream, 6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -37,7 +38,7 @@ def append_and_flush(connection: BookkeepingConnection, session_id: str) -> None
 
 def until_flushed(connection: BookkeepingConnection, session_id: str) -> None:
     while connection.call("daemon.status")["journal"]["unflushed_events"]:
-        pass
+        select.select([], [], [], 0.02)
 
 
 def create(connection: BookkeepingConnection, session_id: str) -> None:

@@ -15,7 +15,7 @@ from chimera.sessions.eventlog.verify import verify_session
 from chimera.sessions.eventlog.log import EventLog
 from chimera.sessions.eventlog.reader import read_log
 from tests.support import crash_embedder
-from tests.support.power_check import cut_power
+from tests.support.power_check import Span, cut_power
 from tests.support.power_recorder import Operation, recording
 
 AFTER = "after the cut"
@@ -50,8 +50,8 @@ class LogJudge:
             wrong.append(f"the next append was answered with {found['index']} of {len(tokens)}")
         return wrong
 
-    def moments(self, befores: Sequence[int]) -> Sequence[int]:
-        return befores[-1:]
+    def moments(self, spans: Sequence[Span]) -> Sequence[int]:
+        return [max(end for _, end in spans)]
 
 
 @pytest.mark.timeout(600)

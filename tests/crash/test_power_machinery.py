@@ -12,7 +12,7 @@ import pytest
 
 from chimera import durable
 from tests.support import power_strace
-from tests.support.power_check import Report, cut_power
+from tests.support.power_check import Report, Span, cut_power
 from tests.support.power_disk import Disk, State, States, continued
 from tests.support.power_recorder import Operation, acknowledge, prefix, read_runs, read_trace, recording
 
@@ -42,8 +42,8 @@ class Kept:
             if found.get(path) not in bodies
         ]
 
-    def moments(self, befores: Sequence[int]) -> Sequence[int]:
-        return befores
+    def moments(self, spans: Sequence[Span]) -> Sequence[int]:
+        return sorted({moment for start, end in spans for moment in range(start, end + 1)})
 
 
 Program = Callable[[str], None]

@@ -42,7 +42,14 @@ def mutated_calls(draw: st.DrawFn) -> bytes:
     return line[:start] + draw(st.one_of(st.binary(max_size=20), st.just(line[start:end] * 2))) + line[end:]
 
 
-nested = st.integers(1, 3000).map(lambda depth: b"[" * depth + b"]" * depth)
+nested = st.tuples(st.integers(1, 3000), st.sampled_from(CALLS)).flatmap(
+    lambda drawn: st.sampled_from(
+        [
+            b"[" * drawn[0] + b"]" * drawn[0],
+            line_of(drawn[1][0], [], "deep").replace(b"[]", b'{"a":' * drawn[0] + b"1" + b"}" * drawn[0]),
+        ]
+    )
+)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),

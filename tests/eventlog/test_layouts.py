@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from hashlib import blake2b
+from pathlib import Path
+
 import pytest
 
 from chimera.sessions.eventlog.layouts import LAYOUTS, event_file_number, layout_of_file
+from chimera.sessions.eventlog.packing import pack_session
+from tests.support.logs import our_records, write_ours
 
 
 def test_the_documented_file_names() -> None:
@@ -52,3 +58,23 @@ def test_a_layout_is_told_from_the_first_file() -> None:
     assert layout_of_file("event-000001-user.json", "user_message") == "ids"
     assert layout_of_file("events.jsonl", "tool_call") == "jsonl"
     assert layout_of_file("events.jsonl.zst", "tool_call") == "packed"
+
+
+def test_the_documented_way_to_follow_a_chain_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "on-disk.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(write_ours(tmp_path / "s", "jsonl", our_records(3)))
+    names: dict[str, object] = {}
+    exec(snippet, names)
+    assert names["chain"] == our_records(3)[-1][-18:-2]
+
+
+def test_the_documented_last_frame_of_a_packed_log(tmp_path: Path) -> None:
+    folder = write_ours(tmp_path / "s", "jsonl", our_records(3))
+    pack_session(str(folder))
+    frame = (folder / "events.jsonl.zst").read_bytes().partition(bytes.fromhex("502a4d18"))[2]
+    text, check = frame[4:].split(b"\n")
+    chain = our_records(3)[-1][-18:-2].decode()
+    assert text.decode() == f'{{"layout":"jsonl","base":1,"count":3,"chain":"{chain}"}}'
+    assert check == blake2b(b"0" * 16 + text, digest_size=8).hexdigest().encode()
+    assert int.from_bytes(frame[:4], "little") == len(frame) - 4

@@ -58,9 +58,10 @@ class CannedDaemon:
     def __init__(self, path: str | Path, script: Script = silent) -> None:
         self.path = str(path)
         self.requests: list[Any] = []
+        self.answered = 0
         self.connections: list[socket.socket] = []
         self._script = script
-        self._arrived = threading.Condition()
+        self._changed = threading.Condition()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(self.path)
         self._listener.listen()
@@ -93,8 +94,13 @@ class CannedDaemon:
         _send(self.connections[connection], messages)
 
     def wait_for_requests(self, count: int, seconds: float = 10.0) -> None:
-        with self._arrived:
-            assert self._arrived.wait_for(lambda: len(self.requests) >= count, seconds), self.requests
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.requests) >= count, seconds), self.requests
+
+    def wait_for_answers(self, count: int, seconds: float = 10.0) -> None:
+        """Return when so many requests (hellos left out) have been answered."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.answered >= count, seconds), self.requests
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -109,15 +115,25 @@ class CannedDaemon:
         with contextlib.suppress(OSError), connection, connection.makefile("rb") as lines:
             for line in lines:
                 request = json.loads(line)
-                if not (isinstance(request, dict) and request.get("method") == "daemon.hello"):
-                    with self._arrived:
-                        self.requests.append(request)
-                        self._arrived.notify_all()
+                greeting = isinstance(request, dict) and request.get("method") == "daemon.hello"
+                if not greeting:
+                    self._note(request)
                 if isinstance(request, dict) and "id" not in request:
                     continue  # a notification wants no answer
-                if not _send(connection, self._script(request, number)):
+                goes_on = _send(connection, self._script(request, number))
+                if not greeting:
+                    self._note()
+                if not goes_on:
                     connection.shutdown(socket.SHUT_RDWR)
                     return
+
+    def _note(self, request: Any = None) -> None:
+        with self._changed:
+            if request is None:
+                self.answered += 1
+            else:
+                self.requests.append(request)
+            self._changed.notify_all()
 
 
 def _send(connection: socket.socket, messages: Sequence[object]) -> bool:

@@ -7,16 +7,18 @@ client of these tests appends has metadata of its own, so that an event without 
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from chimera.sessions.eventlog.verify import verify_session
 
 from chimera import paths
 from chimera.errors import ChimeraError
 from chimera.sessions.eventlog.reader import read_log
+from chimera.sessions.eventlog.verify import verify_session
 from chimera.sessions.summary import read_summary
 
 LIFECYCLE = frozenset(
@@ -369,9 +371,12 @@ class Conversation:
             (ledger.said if said else ledger.heard)(connection, line)
         return ledger
 
-    def moments(self, befores: list[int]) -> list[int]:
+    def moments(self, spans: Sequence[tuple[int, int]]) -> list[int]:
         """Of moments between the same calls that change more than add, the last: it demands the most."""
         last: dict[int, int] = {}
-        for before in befores:
-            last[sum(number < before for number in self._lifecycle)] = before
+        for start, end in spans:
+            low, high = bisect_left(self._lifecycle, start), bisect_left(self._lifecycle, end)
+            for number in range(low, high):  # before each such call, and at the end
+                last[number] = max(last.get(number, 0), self._lifecycle[number])
+            last[high] = max(last.get(high, 0), end)
         return list(last.values())

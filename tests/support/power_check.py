@@ -24,6 +24,10 @@ RANDOM_STATES = 50
 MAX_FAILURES = 5
 
 
+Span = tuple[int, int]
+"""The power may go before any operation from the first to the second: between them only words were exchanged."""
+
+
 class Judge(Protocol):
     """What must hold after the power is back. It is sent to other processes, so it must pickle."""
 
@@ -33,7 +37,7 @@ class Judge(Protocol):
     def complaints(self, found: Any, before: int) -> list[str]:
         """What is wrong with it, when the power went away before operation ``before``."""
 
-    def moments(self, befores: Sequence[int]) -> Sequence[int]:
+    def moments(self, spans: Sequence[Span]) -> Sequence[int]:
         """Those moments of one state whose demands differ; usually the last alone."""
 
 
@@ -65,11 +69,11 @@ class Report:
 
 @dataclass
 class _Found:
-    """A distinct state: where it was met first, and every cut at which it may have come about."""
+    """A distinct state: where it was met first, and every moment at which it may have come about."""
 
-    cut: int
+    cut: Span
     number: int
-    befores: list[int]
+    spans: list[Span]
 
 
 def cut_power(
@@ -110,8 +114,8 @@ def _run(
             report.states += 1
             digest = disk.digest(state)
             if (digest >> 5) % parts == part:
-                found.setdefault(digest, _Found(cut, number, [])).befores.append(cut)
-    wanted: dict[int, dict[int, _Found]] = {}
+                found.setdefault(digest, _Found(cut, number, [])).spans.append(cut)
+    wanted: dict[Span, dict[int, _Found]] = {}
     for item in found.values():
         wanted.setdefault(item.cut, {})[item.number] = item
     for cut, disk in _cuts(operations, first):
@@ -125,14 +129,18 @@ def _run(
     return report
 
 
-def _cuts(operations: Sequence[Operation], first: int) -> Iterator[tuple[int, Disk]]:
-    """The disk before each operation that matters, and at the end. What stood there before is no cut."""
+def _cuts(operations: Sequence[Operation], first: int) -> Iterator[tuple[Span, Disk]]:
+    """The disk before each operation that changes it, and at the end. What stood there before is no cut."""
     disk = Disk()
+    since = first
     for number, operation in enumerate(operations):
+        if operation[0] in ("received", "sent", "mark"):
+            continue
         if number >= first and operation[0] not in ("folder", "file", "sync_begin"):
-            yield number, disk
-        disk.apply(operation)
-    yield len(operations), disk
+            yield (since, number), disk
+            since = number + 1
+        disk.apply(operation, number)
+    yield (since, len(operations)), disk
 
 
 def _states(disk: Disk, seed: int, random_states: int) -> Iterator[State]:
@@ -148,7 +156,7 @@ def _judge_state(
     try:
         disk.materialise(state, folder)
         recovered = judge.recover(folder)
-        for before in judge.moments(sorted(set(item.befores))):
+        for before in judge.moments(item.spans):
             if wrong := judge.complaints(recovered, before):
                 trail = [shown(operation) for operation in operations[max(0, before - 12) : before]]
                 at = shown(operations[before]) if before < len(operations) else "end"

@@ -147,8 +147,9 @@ class Disk:
         self.root, self.root_path = 0, ""
         self.clock = 0
 
-    def apply(self, operation: Operation) -> None:
-        self.clock += 1
+    def apply(self, operation: Operation, clock: int | None = None) -> None:
+        """Replay one operation; ``clock`` is its number in the recording."""
+        self.clock = self.clock + 1 if clock is None else clock
         kind, *arguments = operation
         if kind not in ("received", "sent", "mark"):
             getattr(self, f"_do_{kind}")(*arguments)

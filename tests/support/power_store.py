@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from chimera.sessions.eventlog.locks import OwnerLock
 from chimera.sessions.eventlog.recovery import Recovered, recover_root
+from chimerad.store import lifecycle, trash
 from tests.support.crash_ledger import Conversation, Found, find
+from tests.support.power_check import Span
 from tests.support.power_recorder import Operation
 
 ROOT = os.path.join("home", "eventlog")
@@ -28,16 +30,15 @@ class StoreJudge:
         if first.damaged or first.lost or first.renumbered:
             found.complaints.append(f"recovery reports {first.damaged} {first.lost} {first.renumbered}")
         stands = contents(root)
-        recover(root)
-        if contents(root) != stands:
+        if recover(root).sessions or contents(root) != stands:
             found.complaints.append("a second recovery changes something")
         return found
 
     def complaints(self, found: Found, before: int) -> list[str]:
         return self.conversation.ledger(before).complaints(found)
 
-    def moments(self, befores: Sequence[int]) -> Sequence[int]:
-        return self.conversation.moments(list(befores))
+    def moments(self, spans: Sequence[Span]) -> Sequence[int]:
+        return self.conversation.moments(spans)
 
 
 def recover(root: str) -> Recovered:
@@ -45,15 +46,21 @@ def recover(root: str) -> Recovered:
     owner = OwnerLock(root)
     owner.acquire()
     try:
-        return recover_root(root)
+        lifecycle.clean_beside(root)
+        trash.clean_trash(root)
+        recovered = recover_root(root)
+        for session_id in recovered.sessions:
+            lifecycle.complete_recovered(os.path.join(root, session_id))
+        return recovered
     finally:
         owner.release()
 
 
 def contents(root: str) -> dict[str, bytes]:
-    """Every file below a root but the locks, with its bytes."""
+    """Every file below a root but the locks and the journal (its numbers go on), with its bytes."""
     found = {}
-    for parent, _, names in os.walk(root):
+    for parent, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name != ".journal"]
         for name in names:
             if not name.endswith(".lock"):
                 path = os.path.join(parent, name)

@@ -25,7 +25,13 @@ MAX_GAP = 1_000_000
 _MOST_TRIES = 64
 """How many ways of leaving strays out are tried for one record, so that damage cannot make reading quadratic."""
 
+_MOST_CHAINS = 6
+"""How many chains a row of changed records may leave in doubt; the likeliest are kept."""
+
 _CHAIN_TAIL_LENGTH = len(b',"chain":"0123456789abcdef"}')
+_ENVELOPE = ("seq", "id", "type")
+"""A record of ours that keeps none of these is the end of one."""
+
 _MOST_BEFORE_PARENT = len(b'{"seq":999999999999999999,"id":"') + 64 + 2
 _STATED_SEQ = re.compile(rb'\{"seq":(\d{1,18}),"id":"([^"\\]*)"')
 
@@ -120,7 +126,9 @@ class Assembly:
                 return
         event = decode_object(piece.raw)
         if event is None:
-            self._break_up(piece, index)
+            self._break_up(piece, index, salvage(piece.raw))
+        elif stated is not None and event.keys().isdisjoint(_ENVELOPE):
+            self._break_up(piece, index, [])
         elif stated is None and not is_damaged(piece.raw, event):
             self._hold(piece, event)
         elif self._is_duplicate(piece, event):
@@ -219,7 +227,7 @@ class Assembly:
         shown = event.get("chain")
         if isinstance(shown, str):
             chains.append(shown.encode("utf-8", "replace"))
-        return tuple(dict.fromkeys(chains))
+        return tuple(dict.fromkeys(chains))[:_MOST_CHAINS]
 
     def _next_continues(self, stated: bytes | None, index: int, number: int | None) -> bool:
         """Whether the next record of ours links to this one (and states ``number``, where that is given)."""
@@ -261,9 +269,8 @@ class Assembly:
                     return True
         return False
 
-    def _break_up(self, piece: Piece, index: int) -> None:
-        """Judge what can be saved of bytes that are no JSON object."""
-        parts = salvage(piece.raw)
+    def _break_up(self, piece: Piece, index: int, parts: list[tuple[int, bytes | None]]) -> None:
+        """Judge what was saved of bytes that are no event."""
         if not parts:
             piece.fault = "not_json"
             self.problem("not_json", f"{_place_of(piece)} holds no event", None, piece.file)
@@ -358,6 +365,9 @@ class Assembly:
         event_id = own_id(decode_object(piece.raw) or {}, piece.file) or derived_id(chain)
         if event_id in self._ids:
             self.problem("duplicate", f"another event already has the id {event_id!r}", self.head_seq, piece.file)
+            event_id = derived_id(chain)
+        while event_id in self._ids:
+            chain = link(chain, piece.raw)
             event_id = derived_id(chain)
         self._ids.setdefault(event_id, len(self.records))
         return event_id

@@ -13,9 +13,10 @@ __all__ = ["salvage"]
 _START = re.compile(rb'\{\s*"(?:seq|idx|id|event_id|type)"\s*:')
 _raw_decode = json.JSONDecoder().raw_decode
 
-_MOST_ATTEMPTS = 1000
-_MOST_BYTES = 64 * 1024 * 1024
-"""Bounds of the work on one line: each attempt may read to the line's end."""
+_MOST_WORK = 64 * 1024 * 1024
+"""How many bytes may be parsed for one line: each of many beginnings may be readable almost to the line's end."""
+
+_WORK_OF_A_BEGINNING = 100
 
 
 def salvage(line: bytes) -> list[tuple[int, bytes | None]]:
@@ -27,17 +28,16 @@ def salvage(line: bytes) -> list[tuple[int, bytes | None]]:
     text = line.decode("latin-1")  # a character a byte: offsets are the line's
     parts: list[tuple[int, bytes | None]] = []
     position = 0
-    attempts = min(_MOST_ATTEMPTS, max(8, _MOST_BYTES // (len(line) + 1)))
+    work = _MOST_WORK + len(line)
     for match in _START.finditer(line):
         start = match.start()
         if start < position:
             continue
-        if attempts == 0:
+        if work <= 0:
             break
-        attempts -= 1
-        try:
-            _, end = _raw_decode(text, start)
-        except (ValueError, RecursionError):
+        end, read_to = _end_of_object(text, start)
+        work -= read_to - start + _WORK_OF_A_BEGINNING
+        if end is None:
             continue
         record = line[start:end]
         if not _stands_alone(line, position, start, end, record) or decode_object(record) is None:
@@ -48,6 +48,17 @@ def salvage(line: bytes) -> list[tuple[int, bytes | None]]:
     if parts:
         _add_rest(parts, line, position, len(line))
     return parts
+
+
+def _end_of_object(text: str, start: int) -> tuple[int | None, int]:
+    """Where the JSON object that begins at ``start`` ends, None if it does not, and how far that was read."""
+    try:
+        _, end = _raw_decode(text, start)
+    except json.JSONDecodeError as error:
+        return None, max(error.pos, start)
+    except (ValueError, RecursionError):
+        return None, len(text)
+    return end, end
 
 
 def _stands_alone(line: bytes, position: int, start: int, end: int, record: bytes) -> bool:

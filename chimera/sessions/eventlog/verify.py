@@ -53,19 +53,25 @@ def _check_summary(reading: LogReading) -> list[Problem]:
         return []  # a log without one is whole: an embedder's, or a foreign run that was aborted (store rule 14)
     except MalformedSummary as error:
         return [_problem(reading, "malformed_summary", error.message, file="summary.json")]
-    if summary.events is None:
-        return []
-    if summary.events > reading.head_seq:
-        detail = f"the summary knows {summary.events} events, the log ends at {reading.head_seq}"
+    problems = [_problem(reading, "malformed_summary", detail, file="summary.json") for detail in summary.problems]
+    if summary.events is not None:
+        problems.extend(_check_head(reading, summary.events, summary.chain))
+    return problems
+
+
+def _check_head(reading: LogReading, events: int, stated: str | None) -> list[Problem]:
+    """The log had ``events`` events and this chain when the summary was written."""
+    if events > reading.head_seq:
+        detail = f"the summary knows {events} events, the log ends at {reading.head_seq}"
         return [_problem(reading, "cut_off", detail, reading.head_seq + 1, "summary.json")]
-    chain = CHAIN_START if summary.events == 0 else None
+    chain = CHAIN_START if events == 0 else None
     for record in reading.records:
-        if record.seq == summary.events:
+        if record.seq == events:
             chain = record.chain
-    if summary.chain is not None and chain is not None and summary.chain != chain.decode():
-        detail = f"the summary names another chain after event {summary.events}"
-        return [_problem(reading, "chain", detail, summary.events, "summary.json")]
-    return []
+    if stated is None or chain is None or stated == chain.decode():
+        return []
+    detail = f"the summary names another chain after event {events}"
+    return [_problem(reading, "chain", detail, events, "summary.json")]
 
 
 def _problem(reading: LogReading, kind: str, detail: str, seq: int | None = None, file: str | None = None) -> Problem:

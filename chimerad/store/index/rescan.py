@@ -87,10 +87,14 @@ class Rescan:
                 suspects |= self._list_root() ^ set(self._known)
                 self._next_listing = time.monotonic() + 2 * (time.thread_time() - started) / seconds
             suspects.update(self._changed(folder, self._hot_sessions()))
-            while batch := self._next_slice(seconds):
-                suspects.update(self._changed(folder, batch))
-                if time.thread_time() - started > seconds:
+            spent, slice_cost = time.thread_time() - started, 0.0
+            while spent + slice_cost < seconds or not slice_cost:  # always one slice, so that the round goes on
+                batch = self._next_slice(seconds)
+                if not batch:
                     break
+                suspects.update(self._changed(folder, batch))
+                before, spent = spent, time.thread_time() - started
+                slice_cost = spent - before
         finally:
             os.close(folder)
         return suspects
@@ -133,13 +137,15 @@ class Rescan:
 
     def _changed(self, folder: int, batch: Iterable[tuple[str, bool]]) -> Iterator[str]:
         """Those of a slice, each with whether its log is looked at too, whose files differ from their stamps."""
-        known, is_open = self._known, self._is_open
+        known = self._known
         for name, check_log in batch:
             stamp = known.get(name)
-            if stamp is None or is_open(name):
+            if stamp is None:
                 continue
-            log = f"{name}/{LINES_FILE}" if stamp.log_is_file else name
-            if _now(f"{name}/summary.json", folder) != stamp.summary or (check_log and _now(log, folder) != stamp.log):
+            differs = _now(f"{name}/summary.json", folder) != stamp.summary
+            if check_log and not differs:
+                differs = _now(f"{name}/{LINES_FILE}" if stamp.log_is_file else name, folder) != stamp.log
+            if differs and not self._is_open(name):
                 yield name
 
 

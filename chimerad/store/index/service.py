@@ -36,7 +36,7 @@ LONGEST_INLINE_PAGE = 100
 """Rows that are read on the loop itself: that takes less time than a hop to a thread and back."""
 
 LOOKING_SECONDS = 10.0
-LOOKING_FACTOR = 5
+LOOKING_FACTOR = 10
 """While somebody asks for lists, a rescan may take so many times its share, so that what they see is fresh."""
 
 Result = TypeVar("Result")
@@ -78,7 +78,7 @@ class IndexService:
         *,
         is_open: Callable[[str], bool] = _never_open,
         on_gone: Callable[[Sequence[str]], None] = _tell_nobody,
-        rescan_seconds: float = 0.01,
+        rescan_seconds: float = 0.009,
         patience_seconds: float = 10.0,
     ) -> None:
         self._path = path
@@ -199,7 +199,7 @@ class IndexService:
         """
         if not self._ready.is_set():
             if self._first_scan is None or self._first_scan.done():
-                self._first_scan = asyncio.create_task(self._scan_all())
+                await self._scan_all()
             return
         async with self._scanning:
             looking = time.monotonic() - self._asked_at < LOOKING_SECONDS
@@ -223,7 +223,7 @@ class IndexService:
         return Rebuilt(sessions=counts.listed, events=counts.events, seconds=round(time.monotonic() - started, 3))
 
     async def _scan_all(self) -> None:
-        """The first scan. What stops it is logged; the next rescan begins it again."""
+        """The first scan. What stops it is logged; the next rescan does it again."""
         async with self._scanning:
             try:
                 await self._fill()
