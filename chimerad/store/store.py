@@ -139,6 +139,7 @@ class Store:
         feed = self._committer.feed
         if feed is not None and self._committer.suspended is None:
             await feed.rest()
+            await self._index.commit(feed.written_lsn)  # the frame that notes the last flush has a number too
         self._registry.close_all()
         await self._index.stop()
         self._threads.shutdown()

@@ -235,9 +235,7 @@ def test_a_tail_waits_for_a_daemon_that_went_away_and_misses_nothing(path: Path)
 
         first = CannedDaemon(path, polite(log))
         async with AsyncClient(path, start=False) as client:
-            stream = client.tail(
-                "mink-1", {"generation": "g1", "seq": 0}, on_lost=lambda error: lost.append(error.kind)
-            )
+            stream = client.tail("mink-1", {"generation": "g1", "seq": 0}, on_lost=on_lost)
             items = await take(stream, 2)
             first.close()
             waiting = asyncio.ensure_future(take(stream, 2))

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from chimera.sessions.eventlog.journal import SEGMENT_BYTES
+from chimera.sessions.eventlog.recovery import Recovered
 from tests.support import power_recorder, power_strace
 from tests.support.crash_client import event
 from tests.support.crash_faults import arm, kill_prefix
@@ -19,6 +21,7 @@ from tests.support.power_disk import continued
 from tests.support.power_recorder import Operation, read_trace, recording
 from tests.support.power_store import ROOT, StoreJudge, recover
 
+SMALL_SEGMENT = 48 * 1024
 LAYOUTS = {"mink": "jsonl", "otter": "ids", "stoat": "typed"}
 
 
@@ -82,10 +85,11 @@ Record = Callable[..., tuple[RunningDaemon, str]]
 def record(watch: Path, tmp_path: Path, start_daemon: Callable[..., RunningDaemon]) -> Record:
     """Start a daemon that records itself; answers it and where."""
 
-    def start(*outside: str) -> tuple[RunningDaemon, str]:
+    def start(*outside: str, segment_bytes: int = SMALL_SEGMENT) -> tuple[RunningDaemon, str]:
         trace = str(tmp_path / f"trace-{len(list(tmp_path.glob('trace-*')))}")
         prefix = (*outside, *power_recorder.prefix(trace, str(watch)))
-        return start_daemon(prefix=prefix), trace
+        environment = {power_recorder.SEGMENT_BYTES_VARIABLE: str(segment_bytes)}
+        return start_daemon(prefix=prefix, env=environment), trace
 
     return start
 
@@ -97,6 +101,7 @@ def end(daemon: RunningDaemon, *, cleanly: bool) -> None:
         else:
             os.kill(connection.call("daemon.hello")["pid"], 9)
     daemon.process.wait()
+    daemon.log.close()
 
 
 def assert_survives(operations: list[Operation], *, least: int = 100, **options: int) -> None:
@@ -115,9 +120,37 @@ def test_nothing_answered_or_shown_is_lost_at_any_cut(record: Record) -> None:
     assert_survives(read_trace(trace))
 
 
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "skipped",
+    [
+        "chimera.sessions.eventlog.journal:SegmentWriter.sync",
+        "chimera.durable:make_durable",
+        "chimera.durable:sync_folder",
+        "chimera.durable:sync_file",
+        "chimera.sessions.eventlog.recovery:recover_root",
+    ],
+)
+def test_a_daemon_that_leaves_out_a_step_is_caught(
+    record: Record, skipped: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The teeth of the test above: each of these steps is needed, and its absence is seen."""
+    if skipped.endswith("recover_root"):
+        daemon, trace = record()
+        monkeypatch.setattr("tests.support.power_store.recover_root", lambda _: Recovered(1, 1, 0))
+    else:
+        monkeypatch.setenv(power_recorder.SKIP_VARIABLE, skipped)
+        daemon, trace = record()
+    with daemon.connect() as connection, daemon.connect() as watcher:
+        live_a_whole_life(connection, watcher)
+    end(daemon, cleanly=False)
+    operations = read_trace(trace)
+    assert cut_power(operations, StoreJudge(operations), workers=1, most_failures=1).failures
+
+
 @pytest.mark.skipif(not power_strace.AVAILABLE, reason="strace is not installed")
 def test_strace_proves_the_recording_of_the_daemon_whole(record: Record, watch: Path, tmp_path: Path) -> None:
-    daemon, trace = record(*power_strace.prefix(str(tmp_path / "strace")))
+    daemon, trace = record(*power_strace.prefix(str(tmp_path / "strace")), segment_bytes=SEGMENT_BYTES)
     with daemon.connect() as connection, daemon.connect() as watcher:
         live_a_whole_life(connection, watcher)
     end(daemon, cleanly=True)
@@ -167,19 +200,19 @@ def test_a_kill_in_the_middle_of_a_creation_and_a_power_cut_later(
     """The session may stand there with its entry never synced: what is then acknowledged in it must survive."""
     name = "mink-20260101T000000-00000001"
     control, trace, second = (str(tmp_path / part) for part in ("control", "trace-1", "trace-2"))
-    daemon = RunningDaemon(home, prefix=kill_prefix(control, str(watch), trace)).wait_ready()
+    small = {power_recorder.SEGMENT_BYTES_VARIABLE: str(SMALL_SEGMENT)}
+    daemon = RunningDaemon(home, prefix=kill_prefix(control, str(watch), trace), env=small).wait_ready()
     arm(control, number)
     with daemon.connect() as connection, contextlib.suppress(OSError, EOFError):
         connection.call("sessions.create", session_id=name, flavour="mink")
         os.kill(daemon.process.pid, 9)
     daemon.process.wait()
     daemon.log.close()
-    successor = RunningDaemon(home, prefix=power_recorder.prefix(second, str(watch))).wait_ready()
+    successor = RunningDaemon(home, prefix=power_recorder.prefix(second, str(watch)), env=small).wait_ready()
     with successor.connect() as connection:
         connection.call("sessions.create", session_id=name, flavour="mink")
         append(connection, name, "acknowledged")
         until_flushed(connection)
     end(successor, cleanly=False)
-    successor.log.close()
     before = read_trace(trace)
     assert_survives(continued(before, read_trace(second)), first=len(before), least=10)

@@ -151,6 +151,20 @@ def test_events_are_counted_in_every_layout(root: Path) -> None:
     assert count_events(str(root / "nowhere")) == 0
 
 
+@pytest.mark.parametrize("file", ["summary.json", "events.jsonl", PACKED_FILE])
+def test_a_pipe_or_a_folder_in_the_place_of_a_file_holds_up_nobody(root: Path, file: str) -> None:
+    for name, make in (("mink-pipe", os.mkfifo), ("mink-folder", os.mkdir)):
+        folder = make_session(root, name, events=1)
+        (folder / file).unlink(missing_ok=True)
+        make(folder / file)
+
+        row = row_from_folder(str(root), name)
+
+        assert row is not None
+        assert row.listed is (file != "summary.json")
+        assert row.events == (0 if file == "events.jsonl" else 1)
+
+
 @pytest.mark.parametrize("change", ["edit", "rename", "append", "new file", "replace"])
 def test_a_stamp_differs_after_any_change(root: Path, change: str) -> None:
     folder = make_session(root, "mink-x", lines=change != "new file")

@@ -241,6 +241,65 @@ def _append_and_read_again(path: Path, reading: LogReading) -> None:
     assert after.missing == reading.missing
 
 
+file_damages = st.lists(
+    st.tuples(st.sampled_from(["delete", "empty", "zero", "half", "copy", "swap", "flip"]), st.integers(0, 20)),
+    min_size=1,
+    max_size=4,
+)
+
+
+def damage_files(folder: Path, what: str, choice: int) -> None:
+    files = sorted(folder.iterdir())
+    if not files:
+        return
+    path, other = files[choice % len(files)], files[choice // 2 % len(files)]
+    body = path.read_bytes()
+    if what == "delete":
+        path.unlink()
+    elif what == "copy":
+        path.with_name(f"event-{choice:06d}-{other.name.split('-', 2)[2]}").write_bytes(body)
+    elif what == "swap":
+        path.write_bytes(other.read_bytes())
+        other.write_bytes(body)
+    elif what == "flip" and body:
+        path.write_bytes(body[:20] + bytes([body[20] ^ 1]) + body[21:] if len(body) > 20 else body)
+    else:
+        path.write_bytes({"empty": b"", "zero": bytes(len(body)), "half": body[: len(body) // 2]}.get(what, body))
+
+
+@settings(relaxed, max_examples=200)
+@given(st.lists(st.sampled_from(["ours", "b", "c"]), min_size=1, max_size=8), st.integers(0, 1), file_damages)
+def test_no_damage_of_a_folder_of_files_makes_reading_fail(
+    kinds_of_events: list[str], base: int, damage: list[tuple[str, int]]
+) -> None:
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        for number, kind in enumerate(kinds_of_events, base):
+            reading = read_log(name)
+            body = {"b": shape_b(f"evt-b{number}"), "c": shape_c(n=number)}.get(kind)
+            if body is None:
+                body, _ = encode_record(
+                    reading.head_seq + 1, f"evt-{number}", reading.leaf_id, "x", TS, b'{"a":1}', reading.head_chain
+                )
+            (folder / f"event-{number:06d}-x{number}.json").write_bytes(body + b"\n")
+        assert verify_session(name)[1] == []
+        for what, choice in damage:
+            damage_files(folder, what, choice)
+        reading = read_log(name)
+        consistent(reading)
+        while reading.tail is not None:
+            (folder / reading.tail.file).unlink()
+            reading = read_log(name)
+        record, chain = encode_record(
+            reading.head_seq + 1, "evt-new", reading.leaf_id, "x", TS, b"{}", reading.head_chain
+        )
+        (folder / f"event-{reading.next_number:06d}-evt-new.json").write_bytes(record + b"\n")
+        after = read_log(name)
+        assert (after.records[-1].raw, after.records[-1].seq, after.head_chain) == (record, reading.head_seq + 1, chain)
+        assert [record.raw for record in after.records[:-1]] == [record.raw for record in reading.records]
+        assert after.missing == reading.missing
+
+
 @relaxed
 @given(
     st.binary(max_size=400),

@@ -11,7 +11,6 @@ python -m tests.support.crash_faults cut TARGET COUNT HOW python -m chimerad ...
 from __future__ import annotations
 
 import errno
-import importlib
 import itertools
 import os
 import runpy
@@ -20,7 +19,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from tests.support.power_recorder import Operation, Recorder, trace_sink
+from tests.support.power_recorder import Operation, Recorder, change_program, locate, trace_sink
 
 
 def kill_prefix(control: str, watch: str, trace: str = os.devnull) -> tuple[str, ...]:
@@ -63,11 +62,7 @@ class Countdown:
 
 
 def _install_cut(target: str, count: int, how: str) -> None:
-    module_name, _, path = target.partition(":")
-    owner: Any = importlib.import_module(module_name)
-    *parents, name = path.split(".")
-    for parent in parents:
-        owner = getattr(owner, parent)
+    owner, name = locate(target)
     real: Callable[..., Any] = getattr(owner, name)
     calls = itertools.count(1)
 
@@ -84,6 +79,7 @@ def _install_cut(target: str, count: int, how: str) -> None:
 def main(arguments: Sequence[str]) -> NoReturn:
     if arguments[0] == "kill":
         Recorder(arguments[3], Countdown(arguments[1], trace_sink(arguments[2]))).install()
+        change_program()
         command = arguments[4:]
     else:
         _install_cut(arguments[1], int(arguments[2]), arguments[3])

@@ -21,8 +21,6 @@ from tests.support.power_recorder import Operation
 RANDOM_STATES = 50
 """Seeded combinations for each cut."""
 
-MAX_FAILURES = 5
-
 
 Span = tuple[int, int]
 """The power may go before any operation from the first to the second: between them only words were exchanged."""
@@ -85,9 +83,11 @@ def cut_power(
     workers: int = 2,
     first: int = 0,
     share: int = 1,
+    most_failures: int = 5,
 ) -> Report:
     """Try every cut from operation ``first`` on; of the distinct states one in ``share`` is judged."""
-    jobs = [(list(operations), judge, seed, random_states, first, share * workers, number) for number in range(workers)]
+    parts = share * workers
+    jobs = [(list(operations), judge, seed, random_states, first, parts, n, most_failures) for n in range(workers)]
     if workers == 1:
         return _run(*jobs[0])
     total = Report()
@@ -104,7 +104,14 @@ def _run_job(job: tuple[Any, ...]) -> Report:
 
 
 def _run(
-    operations: Sequence[Operation], judge: Judge, seed: int, random_states: int, first: int, parts: int, part: int
+    operations: Sequence[Operation],
+    judge: Judge,
+    seed: int,
+    random_states: int,
+    first: int,
+    parts: int,
+    part: int,
+    most_failures: int,
 ) -> Report:
     report = Report()
     found: dict[int, _Found] = {}
@@ -124,7 +131,7 @@ def _run(
                 if number in wanted[cut]:
                     report.distinct += 1
                     report.failures += _judge_state(operations, disk, state, wanted[cut][number], judge)
-                    if len(report.failures) >= MAX_FAILURES:
+                    if len(report.failures) >= most_failures:
                         return report
     return report
 

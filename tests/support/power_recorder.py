@@ -23,6 +23,7 @@ import builtins
 import contextlib
 import ctypes
 import fcntl
+import importlib
 import io
 import marshal
 import os
@@ -41,6 +42,12 @@ Operation = tuple[Any, ...]
 
 EXCLUDED = ("home/state", "home/run", "home-chimerad.log")
 """Below the watched folder: SQLite's cache, which may vanish at any time, sockets, and what a daemon says of itself."""
+
+SEGMENT_BYTES_VARIABLE = "POWER_SEGMENT_BYTES"
+"""Set for a recorded process: small journal segments, so that a short run fills several and states are read fast."""
+
+SKIP_VARIABLE = "POWER_SKIP"
+"""Set for a recorded process: ``package.module:Class.function`` that does nothing, to see that it is missed."""
 
 _LENGTH = struct.Struct("<I")
 _installed: Recorder | None = None
@@ -514,11 +521,32 @@ def trace_sink(path: str) -> Callable[[Operation], None]:
     return sink
 
 
+def change_program() -> None:
+    """What the environment asks to be different in the program; after the wrappers, before it runs."""
+    if SEGMENT_BYTES_VARIABLE in os.environ:
+        journal: Any = importlib.import_module("chimera.sessions.eventlog.journal")
+        journal.SEGMENT_BYTES = int(os.environ[SEGMENT_BYTES_VARIABLE])
+    if SKIP_VARIABLE in os.environ:
+        owner, name = locate(os.environ[SKIP_VARIABLE])
+        setattr(owner, name, lambda *_: None)
+
+
+def locate(target: str) -> tuple[Any, str]:
+    """The module or class that holds ``package.module:Class.function``, and the last name."""
+    module_name, _, path = target.partition(":")
+    owner: Any = importlib.import_module(module_name)
+    *parents, name = path.split(".")
+    for parent in parents:
+        owner = getattr(owner, parent)
+    return owner, name
+
+
 def run_recorded(trace: str, watch: str, command: Sequence[str]) -> None:
     """Record this process into a file from here to its end, running ``command`` (``python -m module ...``) in it."""
     global _installed
     _installed = Recorder(watch, trace_sink(trace))
     _installed.install()
+    change_program()
     _, flag, module, *arguments = command
     if flag != "-m":
         raise ValueError(f"only 'python -m module' can be recorded, not {command}")

@@ -61,6 +61,7 @@ class Assembly:
         self.chains: tuple[bytes, ...] = (CHAIN_START,)
         self.last_number: int | None = None
         self._ids: dict[str, int] = {}  # of the records, by position; known from ``place`` on
+        self._used: set[bytes] = set()  # their chains: a record that states one again was patched together
         self._pending: list[Piece] = []
         self._trails: list[tuple[bytes, ...]] = [self.chains]
         self._pieces: list[Piece] = []
@@ -99,6 +100,7 @@ class Assembly:
         """Find the place of every piece, in whatever state; to be called once, behind all ``follow``."""
         self._pieces = pieces
         if pieces:
+            self._used = {record.chain for record in self.records}
             self._ids = {record.event_id: position for position, record in enumerate(self.records)}
         for index, piece in enumerate(pieces):
             if index not in self._taken:
@@ -219,13 +221,13 @@ class Assembly:
 
     def _chains_after(self, raw: bytes, stated: bytes | None, event: dict[str, Any]) -> tuple[bytes, ...]:
         """Which chains the next record may continue: that of a changed record as stated, and as its bytes give."""
-        chains = [] if stated is None else [stated]
+        chains = [] if stated is None or stated in self._used else [stated]
         for chain in self.chains:
             if stated is None:
                 chains.append(link(chain, raw))
             chains.append(link(chain, raw[:-_CHAIN_TAIL_LENGTH]))
         shown = event.get("chain")
-        if isinstance(shown, str):
+        if isinstance(shown, str) and shown.encode("utf-8", "replace") not in self._used:
             chains.append(shown.encode("utf-8", "replace"))
         return tuple(dict.fromkeys(chains))[:_MOST_CHAINS]
 
@@ -347,6 +349,7 @@ class Assembly:
         self.records.append(
             Record(self.head_seq, piece.raw, piece.file, piece.offset, chains[0], verbatim, event_id, previous_id)
         )
+        self._used.add(chains[0])
         self._pass(piece)
         self._settle(chains)
 

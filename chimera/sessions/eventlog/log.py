@@ -9,7 +9,9 @@ from __future__ import annotations
 import errno
 import os
 import time
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -66,8 +68,7 @@ class EventLog:
         self._writer_stamp: tuple[object, ...] = ()
         self._unsynced: set[str] = set()
         self._records: list[Record] = []
-        self._by_seq: dict[int, Record] = {}
-        self._by_id: dict[str, Record] = {}
+        self._by_id: dict[str, Record] | None = None
         self._reading: LogReading | None = None
         self._stamp: tuple[object, ...] = ()
 
@@ -98,25 +99,30 @@ class EventLog:
 
     def get_by_index(self, index: int) -> Event:
         """The event with this 0-based index; raises IndexError when there is none."""
-        self._read()
-        record = self._by_seq.get(index + 1)
-        if record is None:
+        records = self._read().records
+        position = bisect_left(records, index + 1, key=_seq_of)
+        if position == len(records) or records[position].seq != index + 1:
             raise IndexError(f"the log {self.session_id!r} has no event with index {index}")
-        return record.event()
+        return records[position].event()
 
     def get_by_id(self, event_id: str) -> Event | None:
         """The event with this id, or None."""
-        self._read()
+        records = self._read().records
+        if self._by_id is None:
+            self._by_id = {record.event_id: record for record in records}
         record = self._by_id.get(event_id)
         return record.event() if record is not None else None
 
     def get_range(self, start: int, end: int) -> list[Event]:
         """Events with ``start <= index < end``."""
-        return [record.event() for record in self._read().records if start < record.seq <= end]
+        records = self._read().records
+        first = bisect_left(records, start + 1, key=_seq_of)
+        return [record.event() for record in records[first : bisect_left(records, end + 1, key=_seq_of)]]
 
     def get_since(self, index: int) -> list[Event]:
         """Events from ``index`` on, that one included."""
-        return [record.event() for record in self._read().records if record.seq > index]
+        records = self._read().records
+        return [record.event() for record in records[bisect_left(records, index + 1, key=_seq_of) :]]
 
     def replay(self) -> Iterator[Event]:
         """Every event in order.
@@ -289,8 +295,7 @@ class EventLog:
         if self._reading is None or stamp != self._stamp:
             self._reading = read_log(self.directory) if stamp else _empty_reading(self.directory)
             self._stamp = stamp
-            self._by_seq = {record.seq: record for record in self._reading.records}
-            self._by_id = {record.event_id: record for record in self._reading.records}
+            self._by_id = None
         return self._reading
 
     def _note(self, numbered: NumberedEvents) -> None:
@@ -304,10 +309,14 @@ class EventLog:
             in_file = offset if file == "events.jsonl" else 0
             noted = Record(seq, record, file, in_file, chain, True, event_id)
             self._reading.records.append(noted)
-            self._by_seq[seq] = self._by_id[event_id] = noted
+            if self._by_id is not None:
+                self._by_id[event_id] = noted
             self._reading.leaf_id = event_id
             offset += len(record) + 1
         self._reading.head_seq, self._reading.head_chain = numbered.last_seq, numbered.chain
+
+
+_seq_of = attrgetter("seq")
 
 
 class _TypeOnly(msgspec.Struct):

@@ -93,14 +93,19 @@ def _view_of(folder: str) -> Summary | None:
 
 def _count_lines(path: str) -> int:
     count = 0
-    with contextlib.suppress(OSError), open(path, "rb", buffering=0) as file:
+    with contextlib.suppress(OSError), open(path, "rb", buffering=0, opener=_open_at_once) as file:
         while chunk := file.read(READ_BYTES):
             count += chunk.count(b"\n")
     return count
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    """A pipe somebody left in the place of a file is read as empty, never waited for."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def _read_packing(path: str) -> Packing | None:
-    with contextlib.suppress(OSError), open(path, "rb", buffering=0) as file:
+    with contextlib.suppress(OSError), open(path, "rb", buffering=0, opener=_open_at_once) as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - LAST_FRAME_BYTES))
         return unpack(file.read()).packing
     return None

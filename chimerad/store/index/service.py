@@ -123,7 +123,10 @@ class IndexService:
         Raises:
             StorageError: the database can neither be used nor be made.
         """
-        self._believed = await self._in(self._write_thread, self._open) >= flushed_lsn
+        covered = await self._in(self._write_thread, self._open)
+        self._believed = covered >= flushed_lsn
+        if not self._believed and covered:
+            log.info("the index covers LSN %d, the journal %d: every session is read again", covered, flushed_lsn)
         self._first_scan = asyncio.create_task(self._scan_all())
 
     async def stop(self) -> None:
