@@ -48,13 +48,14 @@ async def run_daemon(home: str, socket_path: str, config: Config) -> None:
         owner.acquire()
         components.callback(owner.release)
         service = ServiceInfo(home, socket_path, __version__, summary_timestamp(time.time()))
+        # Before the recovery: who meets the lock meanwhile learns whom to wait for.
+        owner.announce(Owner(os.getpid(), socket_path, __version__, service.started_at))
         store = Store(home, config)
         await store.start()
         components.push_async_callback(store.stop)
         server = RpcServer(store=store, service=service, request_shutdown=stopping.set)
         await server.start(socket_path)
         components.push_async_callback(server.stop)
-        owner.announce(Owner(os.getpid(), socket_path, __version__, service.started_at))
         if config.watch.enabled:
             watcher = Watcher(root, store, config.watch)
             await watcher.start()

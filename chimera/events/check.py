@@ -45,7 +45,7 @@ def check_metadata(raw: bytes | memoryview) -> None:
     text = bytes(raw)
     try:
         value = _decode_object(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidParams(f"metadata must be one JSON object: {error}") from None
     except RecursionError:
         raise _too_deep() from None

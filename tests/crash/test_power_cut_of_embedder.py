@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from chimera.sessions.eventlog.verify import verify_session
 
 from chimera.sessions.eventlog.log import EventLog
 from chimera.sessions.eventlog.reader import read_log
+from chimera.sessions.eventlog.verify import verify_session
 from tests.support import crash_embedder
 from tests.support.power_check import Span, cut_power
 from tests.support.power_recorder import Operation, recording

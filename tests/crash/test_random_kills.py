@@ -11,10 +11,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from chimera.sessions.eventlog.verify import verify_session
 
 from chimera import paths
 from chimera.sessions.eventlog.reader import read_log
+from chimera.sessions.eventlog.verify import verify_session
 from tests.support.crash_client import BookkeepingConnection
 from tests.support.crash_ledger import Found, Ledger, find, find_session
 from tests.support.crash_load import Load

@@ -104,7 +104,7 @@ class JournalReading(msgspec.Struct):
         frames: whole frames above it, in order.
         next_lsn, next_number: the first LSN and segment number that were never used.
         segments: the paths of all segments found.
-        damaged: one sentence for each frame that was acknowledged and cannot be read.
+        damaged: one sentence for each segment or run of frames that was acknowledged and cannot be read.
     """
 
     flushed_lsn: int
@@ -236,11 +236,14 @@ def read_journal(folder: str) -> JournalReading:
     segments = list_segments(folder)
     found: list[Frame] = []
     headers: list[tuple[int, int]] = []
+    unreadable: list[str] = []
     for _number, path in segments:
         with open(path, "rb") as file:
             data = file.read()
         header = _read_header(data)
         if header is None:
+            if any(data[:SECTOR]):  # one that was never begun is all zeros there
+                unreadable.append(f"{os.path.basename(path)} of the journal begins with no header that we can read")
             continue
         first_lsn, flushed_lsn, salt = header
         headers.append((first_lsn, flushed_lsn))
@@ -256,7 +259,7 @@ def read_journal(folder: str) -> JournalReading:
         next_lsn=last + 1,
         next_number=segments[-1][0] + 1 if segments else 1,
         segments=[path for _, path in segments],
-        damaged=damaged,
+        damaged=unreadable + damaged,
     )
 
 

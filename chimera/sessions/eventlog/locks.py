@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 
 import msgspec
 from filelock import FileLock, Timeout
@@ -15,44 +16,44 @@ from filelock import FileLock, Timeout
 from chimera import durable, paths
 from chimera.errors import Locked, OwnerRunning, ReadOnly
 
-__all__ = ["Owner", "OwnerLock", "SessionLock", "living_owner", "require_local_disk"]
+__all__ = ["Owner", "OwnerLock", "SessionLock", "living_owner", "require_local_disk", "wait_for_owner"]
 
 WAIT_FOR_OWNER_SECONDS = 1.0
 """A client that asks whether anybody owns the root holds its lock for an instant; a daemon waits that out."""
+
+POLL_SECONDS = 0.01
 
 _NETWORK_FILE_SYSTEMS = {0x6969: "NFS", 0x517B: "SMB", 0xFF534D42: "CIFS", 0xFE534D42: "SMB2", 0x01021997: "9P"}
 """statfs(2) magic numbers of file systems on which flock and fsync do not promise enough."""
 
 
-class SessionLock:
-    """The ``.lock`` in a session's folder. One object a holder; not re-entrant; usable from any thread."""
+class _PathLock:
+    """A ``flock`` that counts only while its path names the inode that is locked."""
 
-    def __init__(self, folder: str) -> None:
-        self.path = paths.session_lock_path(folder)
-        self._lock = FileLock(
-            self.path, mode=paths.FILE_MODE, thread_local=False, fallback_to_soft=False, is_singleton=False
-        )
+    def __init__(self, path: str) -> None:
+        self.path = path
         self._inode: tuple[int, int] | None = None
+        self._lock = FileLock(
+            path,
+            mode=paths.FILE_MODE,
+            thread_local=False,
+            fallback_to_soft=False,
+            is_singleton=False,
+            on_acquired=self._note_inode,
+        )
 
-    def acquire(self, seconds: float = 0.0) -> None:
+    def take(self, seconds: float) -> None:
         """Take the lock, waiting at most ``seconds``.
 
         Raises:
-            Locked: another process writes this session; names it where the system tells.
-            OSError: the lock file cannot be opened.
+            Timeout: somebody else holds it. OSError: the file cannot be opened.
         """
-        try:
-            self._lock.acquire(timeout=seconds, poll_interval=0.01)
-        except Timeout:
-            holder = holder_of(self.path)
-            who = f"process {holder}" if holder else "another process"
-            raise Locked(
-                f"{who} is writing the session {os.path.basename(os.path.dirname(self.path))!r}; "
-                "read it, or append again when that process is done",
-                **({"holder": holder} if holder else {}),
-            ) from None
-        status = os.stat(self.path)
-        self._inode = (status.st_dev, status.st_ino)
+        deadline = time.monotonic() + seconds
+        while True:
+            self._lock.acquire(timeout=max(deadline - time.monotonic(), 0.0), poll_interval=POLL_SECONDS)
+            if self.still_held():
+                return
+            self.release()  # the file was replaced between our opening and our locking it
 
     def still_held(self) -> bool:
         """Whether the path still names the inode that we hold."""
@@ -66,6 +67,35 @@ class SessionLock:
         self._inode = None
         self._lock.release(force=True)
 
+    def _note_inode(self, descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        self._inode = (status.st_dev, status.st_ino)
+
+
+class SessionLock(_PathLock):
+    """The ``.lock`` in a session's folder. One object a holder; not re-entrant; usable from any thread."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(paths.session_lock_path(folder))
+
+    def acquire(self, seconds: float = 0.0) -> None:
+        """Take the lock, waiting at most ``seconds``.
+
+        Raises:
+            Locked: another process writes this session; names it where the system tells.
+            OSError: the lock file cannot be opened.
+        """
+        try:
+            self.take(seconds)
+        except Timeout:
+            holder = holder_of(self.path)
+            who = f"process {holder}" if holder else "another process"
+            raise Locked(
+                f"{who} is writing the session {os.path.basename(os.path.dirname(self.path))!r}; "
+                "read it, or append again when that process is done",
+                **({"holder": holder} if holder else {}),
+            ) from None
+
 
 class Owner(msgspec.Struct, frozen=True):
     """The daemon that owns an event-log root, as its lock file tells."""
@@ -76,23 +106,20 @@ class Owner(msgspec.Struct, frozen=True):
     started_at: str
 
 
-class OwnerLock:
+class OwnerLock(_PathLock):
     """The ``.owner.lock`` of an event-log root, held by a daemon for its life, or by a recovery for its length."""
 
     def __init__(self, root: str) -> None:
-        self.path = paths.owner_lock_path(root)
-        self._lock = FileLock(
-            self.path, mode=paths.FILE_MODE, thread_local=False, fallback_to_soft=False, is_singleton=False
-        )
+        super().__init__(paths.owner_lock_path(root))
 
     def acquire(self, seconds: float = WAIT_FOR_OWNER_SECONDS) -> None:
-        """Take the root.
+        """Take the root. What the file said of an earlier owner is gone: nobody is sent to a dead daemon's socket.
 
         Raises:
             OwnerRunning: another daemon has it; its pid and socket are in the message and the details.
         """
         try:
-            self._lock.acquire(timeout=seconds, poll_interval=0.02)
+            self.take(seconds)
         except Timeout:
             owner = _read_owner(self.path)
             if owner is None:
@@ -103,35 +130,64 @@ class OwnerLock:
                 pid=owner.pid,
                 socket=owner.socket,
             ) from None
+        self._unsay()
 
     def announce(self, owner: Owner) -> None:
         """Write who owns the root into the lock file, for clients that look for the socket."""
+        self._write(msgspec.json.encode(owner) + b"\n")
+
+    def _unsay(self) -> None:
+        """Overwritten rather than cut off: on a full disk there would be no room to say it again."""
+        size = os.path.getsize(self.path)
+        if size:
+            self._write(b" " * size)
+
+    def _write(self, body: bytes) -> None:
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
         try:
-            body = msgspec.json.encode(owner) + b"\n"
-            os.ftruncate(descriptor, 0)
             durable.write_all(descriptor, body)
+            os.ftruncate(descriptor, len(body))
         finally:
             os.close(descriptor)
 
-    def release(self) -> None:
-        self._lock.release(force=True)
-
 
 def living_owner(root: str) -> Owner | None:
-    """The daemon that holds the root now, or None; asks the lock, never a pid."""
-    path = paths.owner_lock_path(root)
+    """The daemon that holds the root now and has said so, or None; asks the lock, never a pid."""
+    return _read_owner(paths.owner_lock_path(root)) if _is_owned(root) else None
+
+
+def wait_for_owner(root: str, seconds: float) -> Owner | None:
+    """As :func:`living_owner`, but waits while somebody holds the root who has not said who: a daemon that starts, or
+    a recovery.
+
+    Raises:
+        OwnerRunning: that goes on for longer than ``seconds``.
+    """
+    deadline = time.monotonic() + seconds
+    while _is_owned(root):
+        owner = _read_owner(paths.owner_lock_path(root))
+        if owner is not None:
+            return owner
+        if time.monotonic() > deadline:
+            raise OwnerRunning(
+                f"another process has been recovering {root} for {seconds:g} s; try again when it has ended"
+            )
+        time.sleep(POLL_SECONDS)
+    return None
+
+
+def _is_owned(root: str) -> bool:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = os.open(paths.owner_lock_path(root), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
-        return None
+        return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        return _read_owner(path)
+        return True
     finally:
         os.close(descriptor)
-    return None
+    return False
 
 
 def holder_of(path: str) -> int | None:

@@ -50,7 +50,7 @@ class Places:
         """Events ``from_seq`` to ``through_seq``: at most ``count``, and as many as fit ``most_bytes`` (at least one).
 
         Raises:
-            StorageError: a file is gone or shorter than it was.
+            StorageError: a file is gone, or other bytes stand in the place of an event.
         """
         first = bisect_left(self._seqs, from_seq)
         last, total = first, 0
@@ -72,6 +72,11 @@ class Places:
             index = end
         return page
 
+    def file_of(self, seq: int) -> str | None:
+        """The name of the file that an event lies in; None for one that is not known."""
+        index = bisect_left(self._seqs, seq)
+        return self._files[index] if index < len(self._seqs) and self._seqs[index] == seq else None
+
     def _end_of_run(self, index: int, last: int) -> int:
         file, end = self._files[index], index + 1
         while end < last and self._files[end] is file and self._seqs[end] not in self._rendered:
@@ -90,9 +95,10 @@ class Places:
                 os.close(descriptor)
         except OSError as error:
             raise StorageError(f"cannot read {path}: {error.strerror}") from error
-        if len(body) != size:
-            raise StorageError(f"{path} is shorter than it was when it was indexed; read the session again")
-        return [
+        run = [
             (self._seqs[at], body[self._offsets[at] - start : self._offsets[at] - start + self._lengths[at]])
             for at in range(index, end)
         ]
+        if len(body) != size or not all(record.startswith(b'{"seq":%d,' % seq) for seq, record in run):
+            raise StorageError(f"{path} was changed by another program; read the session again")
+        return run

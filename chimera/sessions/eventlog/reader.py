@@ -342,16 +342,14 @@ def _kind_of_tail(body: bytes, unterminated: bool) -> str:
 
 
 def _base_of(pieces: list[Piece]) -> int:
-    """The number of the file of event 1: 0 where such a file is, else as the first events say themselves, else 1."""
+    """The number of the file of event 1: 0 where such a file is, else as the first event says of itself, else 1."""
     if not pieces or pieces[0].number == 0:
         return 0 if pieces else 1
     for piece in pieces:
-        number, seq = piece.number or 0, stated_seq(piece.raw)
-        if seq is not None:
-            return 0 if number == seq - 1 else 1
-        event = decode_object(piece.raw) or {}
-        if isinstance(event.get("idx"), int):
-            return 0 if number == event["idx"] else 1
+        event = decode_object(piece.raw)
+        if event is not None:
+            seq, index = stated_seq(piece.raw), event.get("idx")
+            return 0 if piece.number == (index if seq is None else seq - 1) else 1
     return 1
 
 

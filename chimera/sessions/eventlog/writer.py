@@ -8,7 +8,8 @@ committer its journal. Knows neither of them.
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from itertools import pairwise
+from typing import Annotated, Any
 
 import msgspec
 
@@ -18,6 +19,7 @@ from chimera.events.chain import CHAIN_START, encode_record, stated_chain
 from chimera.events.check import check_metadata, check_timestamp
 from chimera.identifiers import check_event_id, check_event_type, new_event_id
 from chimera.sessions.eventlog.layouts import LAYOUTS
+from chimera.sessions.eventlog.older_shapes import DECODE_ERRORS
 from chimera.sessions.eventlog.places import Places
 from chimera.sessions.eventlog.reader import LogReading, Tail, read_log
 
@@ -28,6 +30,7 @@ __all__ = [
     "SessionWriter",
     "check_events",
     "estimated_bytes",
+    "same_json",
     "settle_tail",
 ]
 
@@ -140,7 +143,7 @@ class SessionWriter:
             OSError: the folder cannot be read or its tail not be set aside.
         """
         reading = read_log(folder)
-        if reading.tail is not None:
+        while reading.tail is not None:  # several files can be torn, one behind the other
             settle_tail(folder, reading.tail)
             reading = read_log(folder)
         layout = reading.layout if reading.layout in ("jsonl", "typed", "ids") else new_layout
@@ -191,9 +194,12 @@ class SessionWriter:
             self.first_chain = stated_chain(numbered.records[0])
         return numbered
 
-    def written(self, numbered: NumberedEvents) -> None:
-        """Note that the records of a call are in the session's files, readable at their places."""
-        offset, one_file_an_event = numbered.offset, self.layout.one_file_an_event
+    def written(self, numbered: NumberedEvents, shift: int = 0) -> None:
+        """Note that the records of a call are in the session's files, readable at their places.
+
+        ``shift``: how many bytes behind ``numbered.offset`` they came to lie, because somebody else added a line.
+        """
+        offset, one_file_an_event = numbered.offset + shift, self.layout.one_file_an_event
         seq = numbered.first_seq
         for record, file in zip(numbered.records, numbered.files, strict=True):
             self.places.add(seq, file, 0 if one_file_an_event else offset, len(record))
@@ -222,6 +228,8 @@ class SessionWriter:
                     event_id=event.id,
                 )
         seqs = [self._ids[event.id or ""] for event in events]
+        if any(first >= second for first, second in pairwise(seqs)):
+            raise IdConflict("these event ids are in this session in another order; repeat a call as it was")
         chain = stated_chain(self._record_at(seqs[-1])) or CHAIN_START
         return NumberedEvents(
             first_seq=seqs[0], last_seq=seqs[-1], ids=[event.id or "" for event in events], chain=chain
@@ -234,15 +242,16 @@ class SessionWriter:
         return self.places.read(seq, seq, 1, 1)[0][1]
 
     def _check_parents(self, events: list[NewEvent], ids: list[str]) -> None:
-        for position, event in enumerate(events):
+        earlier: set[str] = set()
+        for event, event_id in zip(events, ids, strict=True):
             parent_id = event.parent_id
-            if parent_id is msgspec.UNSET or parent_id is None or parent_id in self._ids:
-                continue
-            if parent_id not in ids[:position]:
+            known = parent_id is msgspec.UNSET or parent_id is None or parent_id in self._ids or parent_id in earlier
+            if not known:
                 raise InvalidParams(
                     f"parent_id {parent_id!r} names no earlier event of this session; "
                     "give the id of one that is there, or leave parent_id out"
                 )
+            earlier.add(event_id)
 
 
 def settle_tail(folder: str, tail: Tail) -> None:
@@ -270,11 +279,29 @@ class _Content(msgspec.Struct):
 
 
 def _same_content(event: NewEvent, stored_record: bytes) -> bool:
-    stored = msgspec.json.decode(stored_record, type=_Content)
-    if stored.type != event.type:
+    try:
+        stored = msgspec.json.decode(stored_record, type=_Content)
+        return stored.type == event.type and same_json(bytes(event.metadata), bytes(stored.metadata))
+    except DECODE_ERRORS:  # what others wrote may be nothing that a client could have sent
         return False
-    given, kept = bytes(event.metadata), bytes(stored.metadata)
-    return given == kept or msgspec.json.decode(given) == msgspec.json.decode(kept)
+
+
+def same_json(one: bytes, other: bytes) -> bool:
+    """Whether two JSON texts say the same, however they are formatted."""
+    return one == other or _equal(msgspec.json.decode(one), msgspec.json.decode(other))
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """As ``==``, but true is not 1."""
+    if isinstance(one, dict):
+        return (
+            isinstance(other, dict)
+            and one.keys() == other.keys()
+            and all(_equal(value, other[key]) for key, value in one.items())
+        )
+    if isinstance(one, list):
+        return isinstance(other, list) and len(one) == len(other) and all(map(_equal, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 
 def _size_of(path: str) -> int:
