@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import subprocess
     from typing import Any
 
-__all__ = ["Answer", "ask", "classify", "connect", "locate", "owner_of"]
+__all__ = ["Answer", "ask", "classify", "connect", "is_owned", "locate", "owner_of"]
 
 HELLO_SECONDS = 0.25
 """Who does not answer within this is classified as wedged."""
@@ -56,7 +56,7 @@ class Answer:
         hello: the result of ``daemon.hello``; empty unless ready or wrong_version.
         connection: open when ready; the caller closes it.
         detail: why it is not ready, as a part of a sentence.
-        pid: the process that listens, where the system tells.
+        pid: the process that listens, where the system tells; a service manager may do that for the daemon.
     """
 
     __slots__ = ("connection", "detail", "hello", "pid", "socket_path", "state")
@@ -150,7 +150,7 @@ def connect(home: str | None = None, socket_path: str | None = None, start: bool
 
 
 def _refusal(answer: Answer) -> DaemonUnreachable:
-    where = f"at {answer.socket_path}" + (f" (pid {answer.pid})" if answer.pid else "")
+    where = f"at {answer.socket_path}"
     if answer.state == "wedged":
         return DaemonWedged(
             f"the daemon {where} does not answer: {answer.detail}; `chimera daemon stop` ends it", sent=False
@@ -186,6 +186,9 @@ def _start(home_folder: str, socket_path: str) -> Answer:
 def _spawn_until_ready(home_folder: str, socket_path: str, deadline: float) -> Answer:
     log_path = paths.daemon_log_path(home_folder)
     while True:
+        answer = _wait_while_owned(home_folder, socket_path, deadline)
+        if answer is not None:
+            return answer
         process, log_start = _spawn(home_folder, socket_path, log_path)
         while process.poll() is None:
             answer = locate(home_folder, socket_path, PATIENCE_SECONDS)
@@ -194,29 +197,26 @@ def _spawn_until_ready(home_folder: str, socket_path: str, deadline: float) -> A
             if time.monotonic() > deadline:
                 raise DaemonUnreachable(f"the daemon has been starting for {START_SECONDS:g} s; see {log_path}")
             time.sleep(_POLL_SECONDS)
-        if not _wait_for_owner(home_folder, process.pid, deadline):
+        if not is_owned(home_folder):  # else another one was faster: it is waited for above
             raise DaemonUnreachable(
                 f"the daemon ended while it started (exit code {process.returncode}): "
                 f"{_last_lines(log_path, log_start) or f'it wrote nothing to {log_path}'}"
             )
+
+
+def _wait_while_owned(home_folder: str, socket_path: str, deadline: float) -> Answer | None:
+    """Wait for a daemon that owns the log and does not answer: it starts, recovers or stops. None: there is none."""
+    while is_owned(home_folder):
         answer = locate(home_folder, socket_path, PATIENCE_SECONDS)
-        if answer.state != "unreachable":
+        if answer.state not in ("unreachable", "wedged"):
             return answer
-
-
-def _wait_for_owner(home_folder: str, our_pid: int, deadline: float) -> bool:
-    """Our daemon ended. If that was because another one owns the log and is still starting or stopping, wait until
-    it answers or ends, and say True: look again. False: nobody else is there, the end has another reason.
-    """
-    owner = owner_of(home_folder)
-    pid, named = owner.get("pid"), owner.get("socket")
-    if not isinstance(pid, int) or not isinstance(named, str) or pid == our_pid or not _lives(pid):
-        return False
-    while time.monotonic() < deadline:
-        if not _lives(pid) or classify(named) != "unreachable":
-            return True
+        if time.monotonic() > deadline:
+            who = owner_of(home_folder).get("pid", "unknown")
+            raise DaemonUnreachable(
+                f"another process (pid {who}) holds the event log and has not answered for {START_SECONDS:g} s"
+            )
         time.sleep(_POLL_SECONDS)
-    return False
+    return None
 
 
 def _open_start_lock(home_folder: str, socket_path: str) -> int:
@@ -236,6 +236,23 @@ def _open_start_lock(home_folder: str, socket_path: str) -> int:
             f"no daemon answers at {socket_path} and none can be started: "
             f"{error.filename or lock_path}: {error.strerror}"
         ) from error
+
+
+def is_owned(home_folder: str) -> bool:
+    """Whether a process holds the event log at this moment: the lock itself is asked, and let go at once."""
+    import fcntl
+
+    try:
+        lock = os.open(paths.owner_lock_path(paths.eventlog_root(home_folder)), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 def _take(lock: int) -> bool:
@@ -291,13 +308,3 @@ def _last_lines(log_path: str, start: int) -> str:
     except OSError:
         return ""
     return " | ".join(line.strip() for line in lines[-_LOG_LINES_SHOWN:] if line.strip())
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # somebody else's, and alive
-    return True

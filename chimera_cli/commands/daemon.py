@@ -120,14 +120,11 @@ def _duration(seconds: float) -> str:
 def _stop(arguments: Any) -> int:
     answer = discovery.locate(arguments.home, arguments.socket, discovery.PATIENCE_SECONDS)
     answer.close()
-    if answer.state == "unreachable":
+    home_folder = paths.home(arguments.home)
+    if answer.state == "unreachable" and not discovery.is_owned(home_folder):
         write("no daemon is running\n")
         return 0
-    pid = answer.pid or answer.hello.get("pid")
-    if not isinstance(pid, int):
-        raise DaemonUnreachable(
-            f"what listens at {answer.socket_path} does not say which process it is; end it by hand"
-        )
+    pid = _pid_of(answer, home_folder)
     ending = _Ending(pid)
     try:
         _ask_to_stop(answer, pid)
@@ -142,9 +139,24 @@ def _stop(arguments: Any) -> int:
     return 0
 
 
+def _pid_of(answer: discovery.Answer, home_folder: str) -> int:
+    """Which process to wait for: as it says itself, as it wrote into the lock that it holds, as the kernel knows."""
+    pid = answer.hello.get("pid")
+    if pid is None and discovery.is_owned(home_folder):
+        pid = discovery.owner_of(home_folder).get("pid")
+    if pid is None:
+        pid = answer.pid
+    if not isinstance(pid, int) or pid <= 1:  # a service manager may listen for it
+        raise DaemonUnreachable(
+            f"the daemon at {answer.socket_path} does not answer and does not say which process it is; "
+            "end it as it was started"
+        )
+    return pid
+
+
 def _ask_to_stop(answer: discovery.Answer, pid: int) -> None:
-    """By ``daemon.shutdown``; by SIGTERM, which means the same, where it does not answer."""
-    if answer.state != "wedged":
+    """By ``daemon.shutdown``; by SIGTERM, which means the same, where it does not listen, or does not answer."""
+    if answer.state in ("ready", "wrong_version"):
         try:
             connection = LineConnection(answer.socket_path, discovery.PATIENCE_SECONDS)
             try:

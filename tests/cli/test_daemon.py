@@ -120,7 +120,7 @@ def test_stop_asks_a_daemon_of_another_version_as_well(socket_path: str) -> None
         "import os, sys; from tests.support.canned import *\n"
         "def script(request, number):\n"
         "    if request['method'] == 'daemon.shutdown': os._exit(7)\n"
-        "    return [reply(request, {**HELLO, 'protocol': 2})]\n"
+        "    return [reply(request, {**HELLO, 'protocol': 2, 'pid': os.getpid()})]\n"
         "CannedDaemon(sys.argv[1], script); print('listens', flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen(

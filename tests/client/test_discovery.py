@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -201,25 +203,78 @@ def test_a_daemon_that_ends_instead_of_starting_is_quoted(home: Path, fake_daemo
     assert "older" not in again.value.message
 
 
-def test_a_daemon_that_loses_to_one_that_is_starting_is_not_an_error(home: Path, tmp_path: Path, fake_daemon) -> None:
-    """Another daemon (a service manager's) took the log while ours started; its socket opens a moment later."""
-    elsewhere = str(tmp_path / "elsewhere.sock")
+@pytest.fixture
+def other_owner(home: Path, tmp_path: Path) -> Iterator[Path]:
+    """Another process holds the event log, and is going to listen on this socket."""
     (home / "eventlog").mkdir(parents=True)
-    owner = {"pid": os.getpid(), "socket": elsewhere}
-    fake_daemon(f"json.dump({owner}, open(home + '/eventlog/.owner.lock', 'w')); os._exit(1)")
-    original = discovery._wait_for_owner
-    with pytest.MonkeyPatch.context() as patch:
-        canned: list[CannedDaemon] = []
+    elsewhere = tmp_path / "elsewhere.sock"
+    lock = (home / "eventlog" / ".owner.lock").open("w")
+    json.dump({"pid": os.getpid(), "socket": str(elsewhere)}, lock)
+    lock.flush()
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    yield elsewhere
+    lock.close()
 
-        def open_the_other_first(*arguments: object) -> bool:
-            canned.append(CannedDaemon(elsewhere, polite(silent)))
-            return original(*arguments)
 
-        patch.setattr(discovery, "_wait_for_owner", open_the_other_first)
-        answer = discovery.connect()
-    assert answer.socket_path == elsewhere
+def test_a_daemon_that_owns_the_log_and_is_still_starting_is_waited_for(
+    home: Path, other_owner: Path, fake_daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service manager's, say: a second one beside it would be refused, so none is started."""
+    fake_daemon()
+    canned: list[CannedDaemon] = []
+    pauses = iter(range(100))
+
+    def open_the_socket_at_the_third_look(seconds: float) -> None:
+        if next(pauses) == 2:
+            canned.append(CannedDaemon(other_owner, polite(silent)))
+
+    monkeypatch.setattr(discovery.time, "sleep", open_the_socket_at_the_third_look)
+    answer = discovery.connect()
+    assert answer.socket_path == str(other_owner)
+    assert not (home / "starts").exists()
     answer.close()
     canned[0].close()
+
+
+def test_an_owner_that_never_answers_is_named(other_owner: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discovery, "START_SECONDS", 0.05)
+    with pytest.raises(DaemonUnreachable, match=rf"\(pid {os.getpid()}\) holds the event log"):
+        discovery.connect()
+
+
+def test_a_daemon_that_lost_to_a_faster_one_is_not_an_error(
+    home: Path, tmp_path: Path, fake_daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ours ends because another took the log while it started; the other answers a moment later."""
+    elsewhere = tmp_path / "elsewhere.sock"
+    program = (
+        "import fcntl, json, os, sys; from tests.support.canned import *\n"
+        "lock = open(sys.argv[1], 'w'); fcntl.flock(lock, fcntl.LOCK_EX)\n"
+        "json.dump({'pid': os.getpid(), 'socket': sys.argv[2]}, lock); lock.flush()\n"
+        "print('owns', flush=True); sys.stdin.readline()\n"
+        "CannedDaemon(sys.argv[2], polite(silent)); print('listens', flush=True); sys.stdin.read()"
+    )
+    lock_path = home / "eventlog" / ".owner.lock"
+    lock_path.parent.mkdir(parents=True)
+    other: list[subprocess.Popen[str]] = []
+    spawn = discovery._spawn
+
+    def be_slower(*arguments: str):
+        command = [sys.executable, "-c", program, str(lock_path), str(elsewhere)]
+        other.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        assert other[0].stdout.readline() == "owns\n"
+        started = spawn(*arguments)
+        started[0].wait(20)
+        other[0].stdin.write("listen\n")
+        other[0].stdin.flush()
+        return started
+
+    fake_daemon("sys.exit('the log is taken')")
+    monkeypatch.setattr(discovery, "_spawn", be_slower)
+    answer = discovery.connect()
+    assert answer.socket_path == str(elsewhere)
+    answer.close()
+    other[0].communicate(timeout=20)
 
 
 def test_a_home_that_is_a_file_is_said_in_a_sentence(tmp_path: Path) -> None:
