@@ -47,7 +47,7 @@ SEGMENT_BYTES_VARIABLE = "POWER_SEGMENT_BYTES"
 """Set for a recorded process: small journal segments, so that a short run fills several and states are read fast."""
 
 SKIP_VARIABLE = "POWER_SKIP"
-"""Set for a recorded process: ``package.module:Class.function`` that does nothing, to see that it is missed."""
+"""Set for a recorded process: ``package.module:Class.function`` that does nothing (and answers an empty list), to see that it is missed."""
 
 _LENGTH = struct.Struct("<I")
 _installed: Recorder | None = None
@@ -528,7 +528,7 @@ def change_program() -> None:
         journal.SEGMENT_BYTES = int(os.environ[SEGMENT_BYTES_VARIABLE])
     if SKIP_VARIABLE in os.environ:
         owner, name = locate(os.environ[SKIP_VARIABLE])
-        setattr(owner, name, lambda *_: None)
+        setattr(owner, name, lambda *_: [])
 
 
 def locate(target: str) -> tuple[Any, str]:
