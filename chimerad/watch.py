@@ -79,7 +79,7 @@ class Watcher:
                 await self._guarded("looking at changed sessions", self._watched.refresh(names))
             if loop.time() >= next_rescan:
                 await self._guarded("the rescan of the event log", self._watched.rescan())
-                next_rescan = loop.time() + self._config.period_seconds
+                next_rescan = max(next_rescan + self._config.period_seconds, loop.time())
 
     async def _guarded(self, what: str, work: Awaitable[None]) -> None:
         """A failure is logged when it begins, and the next round tries again: it must not end the watching."""

@@ -66,7 +66,9 @@ class Changes:
         flusher: Flusher,
         committer: Committer,
         threads: Executor,
+        *,
         touched: Callable[[str], None],
+        moved: Callable[[str], None],
     ) -> None:
         self._root = root
         self._registry = registry
@@ -74,6 +76,8 @@ class Changes:
         self._committer = committer
         self._threads = threads
         self._touched = touched
+        self._moved = moved
+        self._trash_turn = asyncio.Lock()
 
     async def create(
         self,
@@ -150,11 +154,13 @@ class Changes:
 
     async def delete(self, session_id: str) -> str:
         """Move a session to the trash; returns the trash id."""
-        async with self._alone_with(session_id):
+        async with self._alone_with(session_id) as session:
             await self._flusher.flush()
             await self._committer.barrier(session_id)
             trash_id = await self._on_disk(trash.move_to_trash, self._root, session_id)
-            self._registry.close(session_id)
+            if session is not None:
+                self._registry.close(session)
+        self._moved(session_id)
         return trash_id
 
     async def restore(self, trash_id: str) -> Restored:
@@ -163,16 +169,21 @@ class Changes:
         Raises:
             SessionNotFound, SessionExists, NoSpace, StorageError.
         """
-        session_id, path = await self._on_disk(trash.restore, self._root, trash_id)
+        async with self._trash_turn:
+            session_id = await self._on_disk(trash.session_of, self._root, trash_id)
+            async with self._registry.hold(session_id):
+                path = await self._on_disk(trash.restore, self._root, trash_id)
         self._touched(session_id)
         return Restored(session_id, path)
 
     async def trash_list(self) -> list[TrashItem]:
-        return await self._on_disk(trash.list_trash, self._root)
+        async with self._trash_turn:
+            return await self._on_disk(trash.list_trash, self._root)
 
     async def trash_purge(self, older_than_seconds: float | None, trash_id: str | None) -> Purged:
         """Remove from the trash for good; see trash.purge."""
-        purged, size = await self._on_disk(trash.purge, self._root, older_than_seconds, trash_id)
+        async with self._trash_turn:
+            purged, size = await self._on_disk(trash.purge, self._root, older_than_seconds, trash_id)
         return Purged(purged, size)
 
     @asynccontextmanager

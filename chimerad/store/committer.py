@@ -301,10 +301,10 @@ class Committer:
         """Buffered calls are answered before the sync: what they say survives a kill, not a power cut."""
         if all(call.durable for call, _ in batch.answers):
             return
-        for call, outcome in batch.answers:
-            if not call.durable:
-                call.done(outcome)
-        batch.answers = [(call, outcome) for call, outcome in batch.answers if call.durable]
+        buffered = [answer for answer in batch.answers if not answer[0].durable]
+        batch.answers = [answer for answer in batch.answers if answer[0].durable]
+        for call, outcome in buffered:
+            call.done(outcome)
 
     def _sync_due(self) -> None:
         self._sync_timer = None
@@ -349,42 +349,62 @@ class Committer:
         self._sync_seconds = seconds if self._sync_seconds == 0.0 else self._sync_seconds * 0.9 + seconds * 0.1
 
     def _finish(self, feed: SegmentFeed, lsn: int) -> None:
-        """Show what is durable: session files, heads, answers, notifications, in this order (store rule 1)."""
+        """Show what is durable, batch by batch. A mistake of ours must not leave the other callers waiting."""
         feed.synced_lsn = lsn
-        batches, self._unsynced = self._unsynced, []
-        for position, batch in enumerate(batches):
-            for share in batch.shares.values():
-                try:
-                    share.session.write(share.calls, share.body)
-                except OSError as error:
-                    if error.errno in ONE_FOLDER_ERRORS:
-                        self._break_session(batch, share, error)
-                        continue
-                    self._unsynced = batches[position:]
-                    self.fail(error)
-                    return
-                self.journalled_bytes += len(share.body)
-                self.journalled_events += len(share.records)
-            for call, outcome in batch.answers:
-                call.done(outcome)
-            for share in batch.shares.values():
-                if share.session.shown_seq >= share.calls[-1].last_seq:
-                    self._on_shown(share.session, share.calls[0].first_seq, share.records)
-            for barrier in batch.barriers:
-                if not barrier.done():
-                    barrier.set_result(None)
+        try:
+            while self._unsynced:
+                self._show(self._unsynced[0])
+                del self._unsynced[0]
+        except OSError as error:
+            self.fail(error)
+            return
+        except Exception:
+            log.exception("showing a batch failed")
+            self.fail(OSError(errno.EIO, "internal error"))
+            return
         self.finished_lsn = lsn
         if self.journalled_bytes - self._flush_began_at >= self._flush_bytes:
             self._flush_began_at = self.journalled_bytes
             self._on_pressure()
 
+    def _show(self, batch: _Batch) -> None:
+        """Session files, heads, answers, notifications, in this order (store rule 1).
+
+        Raises:
+            OSError: the disk refused; whoever is not answered yet is still in the batch.
+        """
+        for share in batch.shares.values():
+            try:
+                share.session.write(share.calls, share.body)
+            except OSError as error:
+                if error.errno not in ONE_FOLDER_ERRORS:
+                    raise
+                self._break_session(batch, share, error)
+                continue
+            self.journalled_bytes += len(share.body)
+            self.journalled_events += len(share.records)
+        batch.answers.reverse()
+        while batch.answers:
+            call, outcome = batch.answers.pop()
+            call.done(outcome)
+        for share in batch.shares.values():
+            if share.session.shown_seq >= share.calls[-1].last_seq:
+                self._on_shown(share.session, share.calls[0].first_seq, share.records)
+        for barrier in batch.barriers:
+            if not barrier.done():
+                barrier.set_result(None)
+
     def _break_session(self, batch: _Batch, share: _Share, error: OSError) -> None:
         """One folder is gone or closed to us: its calls fail, the store goes on."""
         self._on_broken_session(share.session, error)
         session_id = share.session.session_id
-        gone = session_not_found(session_id)
+        failure: ChimeraError = session_not_found(session_id)
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            failure = StorageError(
+                f"the session {session_id!r} cannot be written ({error.strerror}); its last events are kept in .lost"
+            )
         batch.answers = [
-            (call, gone if call.session_id == session_id and isinstance(outcome, AppendOutcome) else outcome)
+            (call, failure if call.session_id == session_id and isinstance(outcome, AppendOutcome) else outcome)
             for call, outcome in batch.answers
         ]
 
@@ -447,6 +467,9 @@ def _refuse_barrier(reached: asyncio.Future[None], failure: ChimeraError) -> Non
 
 def _number(batch: _Batch, session: OpenSession, call: AppendCall, now: str) -> None:
     """Number one call into the batch, or note why it is refused."""
+    if session.closed:  # it was removed while the call waited
+        batch.answers.append((call, session_not_found(session.session_id)))
+        return
     try:
         numbered = session.writer.number(call.events, call.expect_seq, now)
     except ChimeraError as refusal:

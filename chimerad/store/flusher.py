@@ -35,7 +35,7 @@ class Flusher:
         interval_seconds: float,
         idle_close_seconds: float,
         commit_index: Callable[[int], Awaitable[None]],
-        session_gone: Callable[[OpenSession], Awaitable[None]],
+        session_gone: Callable[[OpenSession], None],
         segments_may_go: Callable[[], Awaitable[None]],
     ) -> None:
         self.one_at_a_time = asyncio.Lock()
@@ -55,8 +55,13 @@ class Flusher:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def stop(self) -> None:
+        """Never in the middle of a flush: what it has taken to make durable nobody else would make durable."""
+        if self._reading_anew:
+            await asyncio.wait(self._reading_anew)
+        async with self.one_at_a_time:
+            if self._task is not None:
+                self._task.cancel()
         if self._task is not None:
-            self._task.cancel()
             await asyncio.wait([self._task])
 
     def hurry(self) -> None:
@@ -75,9 +80,10 @@ class Flusher:
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._due.wait(), self._interval)
+            hurried = self._due.is_set()
             self._due.clear()
             try:
-                if self._committer.unflushed_bytes:
+                if self._committer.unflushed_bytes or hurried:
                     await self.flush()
                 self._registry.close_idle(self._idle_close)
             except Exception:
@@ -101,8 +107,13 @@ class Flusher:
         lacking = {os.path.dirname(path) for path, _ in unreachable} | {path for path, _ in unreachable}
         gone.extend(session for session in sessions if session.folder in lacking and session not in gone)
         for session in gone:
-            await self._session_gone(session)
-        await self._segments_may_go()
+            self._session_gone(session)
+        try:
+            await self._segments_may_go()
+        except OSError as error:
+            log.error("what removed sessions lack could not be kept: %s", error.strerror or error)
+            self._committer.fail(error)
+            return
         await self._commit_index(mark.lsn)
         if self._committer.feed is not feed or self._committer.suspended is not None:
             return
@@ -123,15 +134,10 @@ class Flusher:
         """Somebody wrote into a log that we hold: let go of it, so that the next call reads what is there."""
         log.warning("the log of %s was changed by another program; it is read anew", session.session_id)
         async with self._registry.hold(session.session_id) as held:
-            if held is not session:
-                return
-            paths = _take_dirty(session)
-            try:
-                await asyncio.get_running_loop().run_in_executor(self._threads, durable.make_durable, paths)
-            except OSError as error:
-                self._committer.fail(error)
-                return
-            self._registry.close(session.session_id)
+            if held is session:
+                await self.flush()
+                if not session.dirty:
+                    self._registry.close(session)
 
 
 def _take_dirty(session: OpenSession) -> list[str]:

@@ -74,9 +74,13 @@ def create_session(
         generation=generation,
     )
     beside = os.path.join(root, f"{_BESIDE}{os.urandom(8).hex()}")
-    durable.make_folder(beside)
-    durable.create_file(paths.summary_path(beside), encode_summary(summary))
-    durable.move(beside, folder)
+    try:
+        durable.make_folder(beside)
+        durable.create_file(paths.summary_path(beside), encode_summary(summary))
+        durable.move(beside, folder)
+    except OSError:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
     return folder, generation
 
 
@@ -152,8 +156,13 @@ def complete_recovered(folder: str) -> bool:
 
 
 def reopen_recovered(folder: str) -> None:
-    """A session that was taken for dead goes on: its summary is open again."""
-    raw, _ = read_summary(folder)
+    """A session that was taken for dead goes on: its summary is open again, unless it was finished meanwhile."""
+    try:
+        raw, view = read_summary(folder)
+    except (NoSummary, MalformedSummary):
+        return
+    if not view.recovered:
+        return
     raw.update(ended_at="", state="open", recovered=False)
     durable.replace_file(paths.summary_path(folder), encode_summary(raw))
 
@@ -162,7 +171,7 @@ def clean_beside(root: str) -> None:
     """Remove what a crash left half built; nothing of it was ever shown or answered."""
     for name in os.listdir(root):
         if name.startswith(_BESIDE):
-            shutil.rmtree(os.path.join(root, name))
+            shutil.rmtree(os.path.join(root, name), ignore_errors=True)
 
 
 def _generation_of_empty(folder: str, session_id: str) -> str:

@@ -6,7 +6,9 @@ journal nor the index.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import time
 from dataclasses import dataclass, field
 
@@ -29,6 +31,8 @@ class OpenSession:
         own_generation: as its summary has it.
         descriptor: ``events.jsonl`` opened for appending; -1 while closed or in other layouts.
         dirty: the files written since the last flush.
+        closed: it was let go of; nothing is written through it any more.
+        touched: a line of somebody else's was met in the log.
         reopens_summary: its summary was derived after a crash; the next append makes it provisional no more.
     """
 
@@ -44,6 +48,8 @@ class OpenSession:
     shown_chain: bytes = b""
     shown_size: int = 0
     dirty: set[str] = field(default_factory=set)
+    closed: bool = False
+    touched: bool = False
     reopens_summary: bool = False
 
     @property
@@ -59,21 +65,25 @@ class OpenSession:
         Raises:
             OSError: nothing more of these calls is shown; recovery writes what the journal holds of them.
         """
+        if self.closed:
+            raise FileNotFoundError(errno.ENOENT, "the session was removed", self.folder)
+        shift = 0
         if self.writer.layout.one_file_an_event:
             for numbered in calls:
                 for record, file in zip(numbered.records, numbered.files, strict=True):
                     self._write_event_file(file, record)
                     self.dirty.add(file)
         else:
-            self._append(body)
+            shift = self._append(body) - calls[0].offset
             self.dirty.add("events.jsonl")
         for numbered in calls:
-            self.writer.written(numbered)
+            self.writer.written(numbered, shift)
         self.shown_seq = calls[-1].last_seq
         self.shown_chain = calls[-1].chain
 
     def close(self) -> None:
         """Let go of files and lock."""
+        self.closed = True
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
@@ -82,16 +92,18 @@ class OpenSession:
     def is_gone(self) -> bool:
         """Whether somebody removed or replaced the folder or the log under us (store rule 9)."""
         try:
-            status = os.stat(self.folder)
-        except FileNotFoundError:
+            if _identity(os.stat(self.folder)) != self.folder_inode:
+                return True
+            if self.descriptor < 0:
+                return False
+            there = os.stat(os.path.join(self.folder, "events.jsonl"))
+        except OSError:
             return True
-        if (status.st_dev, status.st_ino) != self.folder_inode:
-            return True
-        return self.descriptor >= 0 and os.fstat(self.descriptor).st_nlink == 0
+        return _identity(there) != _identity(os.fstat(self.descriptor))
 
     def was_touched(self) -> bool:
         """Whether somebody else added to the log, or replaced the lock, while we held it. Only between batches."""
-        if not self.lock.still_held():
+        if self.touched or not self.lock.still_held():
             return True
         return self.descriptor >= 0 and os.fstat(self.descriptor).st_size != self.shown_size
 
@@ -99,14 +111,23 @@ class OpenSession:
         """Open what appends go to. O_APPEND: a line that a stranger added meanwhile is never written over."""
         if not self.writer.layout.one_file_an_event:
             path = os.path.join(self.folder, "events.jsonl")
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
             self.descriptor = os.open(path, flags, paths.FILE_MODE)
+            if not stat.S_ISREG(os.fstat(self.descriptor).st_mode):
+                raise OSError(errno.ENXIO, "events.jsonl is no regular file", path)
 
-    def _append(self, body: bytes) -> None:
+    def _append(self, body: bytes) -> int:
+        """Append; returns where it came to lie, which is not where we think if somebody else added to the file."""
         view = memoryview(body)
         while view:
             view = view[os.write(self.descriptor, view) :]
-        self.shown_size += len(body)
+        end = os.lseek(self.descriptor, 0, os.SEEK_CUR)
+        foreign = end - len(body) - self.shown_size
+        if foreign:
+            self.touched = True
+            self.writer.size += foreign
+        self.shown_size = end
+        return end - len(body)
 
     def _write_event_file(self, file: str, record: bytes) -> None:
         path = os.path.join(self.folder, file)
@@ -148,6 +169,10 @@ def session_not_found(session_id: str) -> SessionNotFound:
     return SessionNotFound(f"session not found: {session_id}; 'chimera sessions list' shows those that are there")
 
 
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
 def _read_under_lock(folder: str, session_id: str, lock: SessionLock) -> OpenSession:
     generation, layout, reopens = None, None, False
     try:
@@ -159,7 +184,6 @@ def _read_under_lock(folder: str, session_id: str, lock: SessionLock) -> OpenSes
         flavour = FLAVOURS.get(origin_of(session_id))
         layout = flavour.layout if flavour else "jsonl"
     writer = SessionWriter.open(folder, session_id, layout if layout != "packed" else "jsonl")
-    status = os.stat(folder)
     session = OpenSession(
         session_id=session_id,
         folder=folder,
@@ -169,9 +193,13 @@ def _read_under_lock(folder: str, session_id: str, lock: SessionLock) -> OpenSes
         shown_seq=writer.seq,
         shown_chain=writer.chain,
         shown_size=writer.size,
-        folder_inode=(status.st_dev, status.st_ino),
+        folder_inode=_identity(os.stat(folder)),
         last_used=time.monotonic(),
         reopens_summary=reopens,
     )
-    session.open_files()
+    try:
+        session.open_files()
+    except OSError:
+        session.close()
+        raise
     return session

@@ -69,14 +69,6 @@ class Readers:
         self._threads = threads
         self._closed: OrderedDict[str, _ClosedLog] = OrderedDict()
 
-    def shown_seq(self, session_id: str) -> int:
-        """The newest event that may be read, as far as it is known without a look at the disk."""
-        session = self._registry.open.get(session_id)
-        if session is not None:
-            return session.shown_seq
-        closed = self._closed.get(session_id)
-        return closed.head_seq if closed is not None else 0
-
     async def head(self, session_id: str) -> tuple[str, int]:
         """Generation and head of a session.
 
@@ -87,6 +79,9 @@ class Readers:
         if session is not None and not session.is_gone():
             return session.generation, session.shown_seq
         closed = await self._closed_log(session_id)
+        session = self._registry.open.get(session_id)  # it may have been opened, and appended to, while we read
+        if session is not None and not session.is_gone():
+            return session.generation, session.shown_seq
         return closed.generation, closed.head_seq
 
     async def page(

@@ -9,9 +9,10 @@ import asyncio
 import logging
 import resource
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 from chimera.errors import ChimeraError, InternalError, Overloaded
 from chimerad.store.committer import AppendCall, Committer, storage_failure
@@ -25,18 +26,42 @@ DESCRIPTORS_KEPT_FREE = 300
 DESCRIPTORS_A_SESSION = 2
 
 
-class SessionRegistry:
-    """The open sessions by id. On the event loop only; opening itself happens in a thread."""
+@dataclass(slots=True, eq=False)
+class _Turn:
+    """Who may hold a session next; kept while anybody does or wants to."""
 
-    def __init__(self, root: str, committer: Committer, threads: Executor) -> None:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
+
+
+class SessionRegistry:
+    """The open sessions by id. On the event loop only; opening itself happens in a thread.
+
+    Args:
+        on_gone: told of an open session whose folder is no more, or is another; closes it.
+        settle: makes sure, before a folder is used again whose predecessor of the same id was removed, that nothing of
+            that one waits in the journal.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        committer: Committer,
+        threads: Executor,
+        *,
+        on_gone: Callable[[OpenSession], None],
+        settle: Callable[[str], Awaitable[None]],
+    ) -> None:
         self.open: dict[str, OpenSession] = {}
         self._root = root
         self._committer = committer
         self._threads = threads
+        self._on_gone = on_gone
+        self._settle = settle
         self._opening: dict[str, list[AppendCall]] = {}
         self._opened: dict[str, asyncio.Task[None]] = {}
         self._held: dict[str, list[AppendCall]] = {}
-        self._turns: dict[str, asyncio.Lock] = {}
+        self._turns: dict[str, _Turn] = {}
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._most_open = max((limit - DESCRIPTORS_KEPT_FREE) // DESCRIPTORS_A_SESSION, 16)
 
@@ -66,39 +91,51 @@ class SessionRegistry:
         Raises:
             StorageError, NoSpace: the disk failed.
         """
-        turn = self._turns.setdefault(session_id, asyncio.Lock())
-        async with turn:
-            if session_id in self._opened:
-                await asyncio.wait([self._opened[session_id]])
-            self._held[session_id] = []
-            try:
-                if session_id in self.open:
-                    await self._committer.barrier()
-                yield self.open.get(session_id)
-            finally:
-                waiting = self._held.pop(session_id)
-                for call in waiting:
-                    self.dispatch(call)
-        if not turn.locked() and self._turns.get(session_id) is turn:
-            del self._turns[session_id]
+        turn = self._turns.setdefault(session_id, _Turn())
+        turn.users += 1
+        try:
+            async with turn.lock:
+                while session_id in self._opened:  # another one may have begun when the first has failed
+                    await asyncio.wait([self._opened[session_id]])
+                self._held[session_id] = []
+                try:
+                    yield await self._still(session_id)
+                finally:
+                    for call in self._held.pop(session_id):
+                        self.dispatch(call)
+        finally:
+            turn.users -= 1
+            if not turn.users:
+                del self._turns[session_id]
 
-    def close(self, session_id: str) -> OpenSession | None:
-        """Let go of a session's files and lock; the next call opens it anew."""
-        session = self.open.pop(session_id, None)
-        if session is not None:
-            session.close()
+    async def _still(self, session_id: str) -> OpenSession | None:
+        """The held session, with everything submitted before shown; None when it is not open, or gone by now."""
+        if session_id in self.open:
+            await self._committer.barrier()
+        session = self.open.get(session_id)
+        if session is not None and session.is_gone():
+            self._on_gone(session)
+            session = None
+        await self._settle(session_id)
         return session
+
+    def close(self, session: OpenSession) -> None:
+        """Let go of a session's files and lock; the next call opens it anew."""
+        if self.open.get(session.session_id) is session:
+            del self.open[session.session_id]
+        if not session.closed:
+            session.close()
 
     def close_idle(self, seconds: float) -> None:
         """Close what has been clean and idle that long, so that others may write it."""
         oldest = time.monotonic() - seconds
         for session in tuple(self.open.values()):
             if session.last_used < oldest and self._may_close(session):
-                self.close(session.session_id)
+                self.close(session)
 
     def close_all(self) -> None:
-        for session_id in tuple(self.open):
-            self.close(session_id)
+        for session in tuple(self.open.values()):
+            self.close(session)
 
     def _may_close(self, session: OpenSession) -> bool:
         busy = session.writer.seq != session.shown_seq or session.dirty or session.session_id in self._held
@@ -108,13 +145,14 @@ class SessionRegistry:
         closable = [session for session in self.open.values() if self._may_close(session)]
         if not closable:
             return False
-        self.close(min(closable, key=lambda session: session.last_used).session_id)
+        self.close(min(closable, key=lambda session: session.last_used))
         return True
 
     async def _open(self, session_id: str) -> None:
         loop = asyncio.get_running_loop()
         outcome: OpenSession | ChimeraError = InternalError(f"the session {session_id!r} could not be opened")
         try:
+            await self._settle(session_id)
             outcome = await loop.run_in_executor(self._threads, open_session, self._root, session_id)
         except ChimeraError as error:
             outcome = error

@@ -82,11 +82,11 @@ class Store:
             on_pressure=lambda: self._flusher.hurry(),
             flush_bytes=config.store.flush_bytes,
         )
-        self._registry = SessionRegistry(self.root, self._committer, self._threads)
-        self._readers = Readers(self.root, self._registry, self._threads)
-        self._subscriptions = Subscriptions(
-            self._read_for_replay, self._readers.shown_seq, config.limits.subscriber_backlog_bytes
+        self._registry = SessionRegistry(
+            self.root, self._committer, self._threads, on_gone=self._session_gone, settle=self._settle
         )
+        self._readers = Readers(self.root, self._registry, self._threads)
+        self._subscriptions = Subscriptions(self._read_for_replay, config.limits.subscriber_backlog_bytes)
         self._index = IndexService(
             paths.index_path(home),
             self.root,
@@ -104,13 +104,23 @@ class Store:
             session_gone=self._session_gone,
             segments_may_go=self._salvage,
         )
-        changes = Changes(self.root, self._registry, self._flusher, self._committer, self._threads, self._touched)
+        changes = Changes(
+            self.root,
+            self._registry,
+            self._flusher,
+            self._committer,
+            self._threads,
+            touched=self._touched,
+            moved=self._subscriptions.interrupt,
+        )
         self.create, self.finish = changes.create, changes.finish
         self.rename, self.tag, self.pin = changes.rename, changes.tag, changes.pin
         self.delete, self.restore = changes.delete, changes.restore
         self.trash_list, self.trash_purge = changes.trash_list, changes.trash_purge
         self._changed: set[str] = set()
+        self._catching_up = asyncio.Lock()
         self._broken_sessions: set[str] = set()
+        self._departed: dict[str, int] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._stopping = False
 
@@ -151,7 +161,10 @@ class Store:
         trash.clean_trash(self.root)
         recovered = recover_root(self.root)
         for session_id in recovered.sessions:
-            lifecycle.complete_recovered(paths.session_folder(self.root, session_id))
+            try:
+                lifecycle.complete_recovered(paths.session_folder(self.root, session_id))
+            except OSError as error:
+                log.warning("the summary of %s could not be completed: %s", session_id, error.strerror or error)
         for session_id, reason in recovered.lost.items():
             log.warning("acknowledged events of %s were kept in .lost: %s", session_id, reason)
         for sentence in recovered.damaged:
@@ -161,6 +174,8 @@ class Store:
     def _begin(self, recovered: Recovered) -> None:
         folder = paths.journal_folder(self.root)
         feed = SegmentFeed(folder, recovered.next_number, recovered.next_lsn, self._threads, self._committer.wake)
+        self._broken_sessions.clear()
+        self._departed.clear()
         self._committer.use(feed)
 
     # -- appending
@@ -208,6 +223,7 @@ class Store:
     async def _reopen(self, session_id: str) -> None:
         async with self._registry.hold(session_id):
             await self._in_thread(lifecycle.reopen_recovered, paths.session_folder(self.root, session_id))
+        self._touched(session_id)
 
     # -- reading
 
@@ -279,9 +295,9 @@ class Store:
         """A connection has closed."""
         self._subscriptions.drop_sink(sink)
 
-    async def _read_for_replay(self, session_id: str, from_seq: int, count: int) -> list[tuple[int, bytes]]:
-        rows, _, _ = await self._readers.page(session_id, from_seq, count, REPLAY_BYTES)
-        return rows
+    async def _read_for_replay(self, session_id: str, from_seq: int, count: int) -> tuple[list[tuple[int, bytes]], str]:
+        rows, generation, _ = await self._readers.page(session_id, from_seq, count, REPLAY_BYTES)
+        return rows, generation
 
     # -- what others do to the files
 
@@ -300,24 +316,41 @@ class Store:
     def _broken(self, session: OpenSession, error: OSError) -> None:
         """A session's folder refuses us: it alone is closed, what it lacks goes to .lost with the next flush."""
         log.warning("the session %s is closed: %s", session.session_id, error.strerror or error)
-        self._broken_sessions.add(session.session_id)
-        self._registry.close(session.session_id)
-        self._flusher.hurry()
+        self._let_go(session)
 
-    async def _session_gone(self, session: OpenSession) -> None:
+    def _session_gone(self, session: OpenSession) -> None:
         """A session that was open for writing was removed or replaced (store rule 9)."""
         log.warning("the folder of %s was removed while it was being written", session.session_id)
-        self._broken_sessions.add(session.session_id)
-        self._registry.close(session.session_id)
-        self._readers.forget(session.session_id)
-        self._subscriptions.interrupt(session.session_id)
-        self._changed.add(session.session_id)
+        self._let_go(session)
+
+    def _let_go(self, session: OpenSession) -> None:
+        session_id = session.session_id
+        self._broken_sessions.add(session_id)
+        if self._committer.feed is not None:
+            self._departed[session_id] = self._committer.feed.written_lsn
+        self._registry.close(session)
+        self._readers.forget(session_id)
+        self._subscriptions.interrupt(session_id)
+        self._changed.add(session_id)
+        self._flusher.hurry()
+
+    async def _settle(self, session_id: str) -> None:
+        """See to it that recovery will not put what a removed session had into another one of the same id."""
+        if session_id in self._departed:
+            await self._committer.barrier()
+            await self._flusher.flush()
+            await self._committer.barrier(session_id)
+            self._departed.pop(session_id, None)
 
     async def _salvage(self) -> None:
         """Before segments go: what a removed session has in the journal alone is kept in .lost."""
         if self._broken_sessions:
-            broken, self._broken_sessions = self._broken_sessions, set()
+            broken = set(self._broken_sessions)
             await self._in_thread(_keep_unflushed, self.root, broken)
+            self._broken_sessions -= broken
+        feed = self._committer.feed
+        flushed = feed.flushed_lsn if feed is not None else 0
+        self._departed = {session_id: lsn for session_id, lsn in self._departed.items() if lsn > flushed}
 
     def _failed(self, error: OSError) -> None:
         """The committer is suspended: drop what is in memory and recover until it succeeds (store rule 7)."""
@@ -349,8 +382,10 @@ class Store:
     # -- the index
 
     async def _index_catch_up(self) -> None:
-        """Give the index every session that changed since it last looked."""
-        if self._changed:
+        """Give the index every session that changed since it last looked. One at a time: no older row comes last."""
+        async with self._catching_up:
+            if not self._changed:
+                return
             changed, self._changed = self._changed, set()
             heads = {
                 session_id: session.shown_seq

@@ -42,8 +42,8 @@ class Sink(Protocol):
         """Return when the backlog is small again; raises ConnectionError when the client has gone."""
 
 
-ReadPage = Callable[[str, int, int], Awaitable[list[tuple[int, bytes]]]]
-"""Session id, first seq, how many: the events of a session that are shown, as (seq, JSON)."""
+ReadPage = Callable[[str, int, int], Awaitable[tuple[list[tuple[int, bytes]], str]]]
+"""Session id, first seq, how many: the events of a session that are shown, as (seq, JSON), and its generation."""
 
 
 @dataclass(slots=True, eq=False)
@@ -54,6 +54,7 @@ class Subscription:
         subscription: its id, as the client knows it.
         head_seq: the session's head when it was made; 0 for ``*``.
         next_seq: the next event to send.
+        newest_seq: the newest event that is known to be shown.
         live: whether events are sent as they are shown; until then they are read from the files.
     """
 
@@ -64,11 +65,12 @@ class Subscription:
     sink: Sink
     registry: Subscriptions
     next_seq: int
+    newest_seq: int
     live: bool = False
 
     def start(self) -> None:
         """Begin to send: what the cursor has not seen, then what comes."""
-        if self.session_id == EVERY_SESSION or self.next_seq > self.registry.shown_seq(self.session_id):
+        if self.session_id == EVERY_SESSION or self.next_seq > self.newest_seq:
             self.live = True
         else:
             self.registry.replay(self)
@@ -77,8 +79,7 @@ class Subscription:
 class Subscriptions:
     """All subscriptions of the daemon. On the event loop only."""
 
-    def __init__(self, read_page: ReadPage, shown_seq: Callable[[str], int], most_backlog_bytes: int) -> None:
-        self.shown_seq = shown_seq
+    def __init__(self, read_page: ReadPage, most_backlog_bytes: int) -> None:
         self._read_page = read_page
         self._most_backlog = most_backlog_bytes
         self._by_session: dict[str, list[Subscription]] = {}
@@ -92,7 +93,7 @@ class Subscriptions:
             known = since.generation == generation and 0 <= since.seq <= head_seq
             next_seq = since.seq + 1 if known else 1
         name = f"sub-{next(self._numbers)}"
-        subscription = Subscription(name, session_id, generation, head_seq, sink, self, next_seq)
+        subscription = Subscription(name, session_id, generation, head_seq, sink, self, next_seq, head_seq)
         self._by_session.setdefault(session_id, []).append(subscription)
         return subscription
 
@@ -115,10 +116,13 @@ class Subscriptions:
 
     def publish(self, session_id: str, generation: str, first_seq: int, records: list[bytes]) -> None:
         """Send newly shown events to everybody who is live on this session, or on all."""
-        for key in (session_id, EVERY_SESSION):
-            for subscription in tuple(self._by_session.get(key, ())):
-                if subscription.live:
-                    self._send(subscription, session_id, generation, first_seq, records)
+        for subscription in tuple(self._by_session.get(session_id, ())):
+            subscription.newest_seq = first_seq + len(records) - 1
+            if subscription.live:
+                self._send(subscription, generation, first_seq, records)
+        for subscription in tuple(self._by_session.get(EVERY_SESSION, ())):
+            if subscription.live:
+                self._send_to_all_watcher(subscription, session_id, generation, first_seq, records)
 
     def interrupt(self, session_id: str | None = None) -> None:
         """What is shown may have jumped (a recovery, a session removed): tell subscribers where to go on from."""
@@ -138,36 +142,57 @@ class Subscriptions:
         self._by_session.clear()
 
     async def _replay(self, subscription: Subscription) -> None:
-        session_id = subscription.session_id
         try:
-            while subscription in self._by_session.get(session_id, ()):
-                if subscription.next_seq > self.shown_seq(session_id):
-                    subscription.live = True
+            while subscription.next_seq <= subscription.newest_seq:
+                newest = subscription.newest_seq
+                page, generation = await self._read_page(subscription.session_id, subscription.next_seq, PAGE_EVENTS)
+                if not self._is_registered(subscription):
                     return
-                page = await self._read_page(session_id, subscription.next_seq, PAGE_EVENTS)
-                if not page:
-                    subscription.live = True  # the numbers up to the head are missing from the log
+                if self._is_another_history(subscription, generation):
+                    self._lag(subscription, subscription.session_id, subscription.generation)
                     return
                 for seq, record in page:
-                    subscription.sink.write_line(_event_line(subscription, session_id, subscription.generation, record))
+                    subscription.sink.write_line(_event_line(subscription, subscription.session_id, generation, record))
                     subscription.next_seq = seq + 1
+                if not page:
+                    subscription.next_seq = newest + 1  # the numbers up to there are missing from the log
                 await subscription.sink.drained()
+            subscription.live = self._is_registered(subscription)
         except ConnectionError:
             self._forget(subscription)
         except ChimeraError:
-            self._lag(subscription, session_id, subscription.generation)
+            if self._is_registered(subscription):
+                self._lag(subscription, subscription.session_id, subscription.generation)
 
-    def _send(
+    def _send(self, subscription: Subscription, generation: str, first_seq: int, records: list[bytes]) -> None:
+        session_id = subscription.session_id
+        if subscription.sink.backlog() > self._most_backlog or self._is_another_history(subscription, generation):
+            self._lag(subscription, session_id, subscription.generation)
+        elif first_seq > subscription.next_seq:  # something came to be shown that was not appended through us
+            subscription.live = False
+            self.replay(subscription)
+        else:
+            for record in records[subscription.next_seq - first_seq :]:
+                subscription.sink.write_line(_event_line(subscription, session_id, generation, record))
+            subscription.next_seq = subscription.newest_seq + 1
+
+    def _send_to_all_watcher(
         self, subscription: Subscription, session_id: str, generation: str, first_seq: int, records: list[bytes]
     ) -> None:
         if subscription.sink.backlog() > self._most_backlog:
             self._lag(subscription, session_id, generation, first_seq - 1)
             return
-        if subscription.session_id != EVERY_SESSION:
-            records = records[max(subscription.next_seq - first_seq, 0) :]
-            subscription.next_seq = max(subscription.next_seq, first_seq + len(records))
         for record in records:
             subscription.sink.write_line(_event_line(subscription, session_id, generation, record))
+
+    def _is_registered(self, subscription: Subscription) -> bool:
+        return subscription in self._by_session.get(subscription.session_id, ())
+
+    def _is_another_history(self, subscription: Subscription, generation: str) -> bool:
+        """Whether this is not the generation that was subscribed to; a log without events had none yet."""
+        if not subscription.generation:
+            subscription.generation = generation
+        return subscription.generation != generation
 
     def _lag(self, subscription: Subscription, session_id: str, generation: str, seq: int | None = None) -> None:
         """Say where to resume, and end the subscription."""

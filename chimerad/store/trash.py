@@ -15,15 +15,15 @@ import time
 import msgspec
 
 from chimera import durable, paths
-from chimera.errors import MalformedSummary, NoSummary, SessionExists, SessionNotFound
-from chimera.identifiers import check_session_id, epoch_microseconds, format_timestamp
+from chimera.errors import InvalidId, MalformedSummary, NoSummary, SessionExists, SessionNotFound
+from chimera.identifiers import MAX_SESSION_ID_BYTES, check_session_id, epoch_microseconds, format_timestamp
 from chimera.sessions.summary import read_summary
 from chimerad.store import ledger
 from chimerad.store.open_sessions import session_not_found
 
 _PURGING = ".purging-"
 
-__all__ = ["TrashItem", "clean_trash", "list_trash", "move_to_trash", "purge", "restore"]
+__all__ = ["TrashItem", "clean_trash", "list_trash", "move_to_trash", "purge", "restore", "session_of"]
 
 
 class TrashItem(msgspec.Struct, kw_only=True):
@@ -46,7 +46,7 @@ def move_to_trash(root: str, session_id: str) -> str:
     folder = paths.session_folder(root, session_id)
     if not os.path.isdir(folder):
         raise session_not_found(session_id)
-    trash_id = f"{session_id}.{os.urandom(4).hex()}"
+    trash_id = _new_trash_id(session_id)
     item = TrashItem(
         trash_id=trash_id,
         session_id=session_id,
@@ -65,8 +65,17 @@ def move_to_trash(root: str, session_id: str) -> str:
     return trash_id
 
 
-def restore(root: str, trash_id: str) -> tuple[str, str]:
-    """Move a session back; returns its id and path.
+def session_of(root: str, trash_id: str) -> str:
+    """The id of the session that lies in the trash under ``trash_id``.
+
+    Raises:
+        SessionNotFound: no such item.
+    """
+    return _item(root, trash_id).session_id
+
+
+def restore(root: str, trash_id: str) -> str:
+    """Move a session back; returns its path.
 
     Raises:
         SessionNotFound: no such item. SessionExists: a session of that id is there now.
@@ -80,7 +89,7 @@ def restore(root: str, trash_id: str) -> tuple[str, str]:
     ledger.note(root, "restore", item.session_id, trash_id=trash_id)
     durable.move(_folder_path(root, trash_id), folder)
     durable.remove_file(_manifest_path(root, trash_id))
-    return item.session_id, folder
+    return folder
 
 
 def list_trash(root: str) -> list[TrashItem]:
@@ -123,9 +132,16 @@ def clean_trash(root: str) -> None:
     for name in names:
         path = os.path.join(paths.trash_folder(root), name)
         if name.startswith(_PURGING):
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)
         elif name.endswith(".json") and not os.path.lexists(path[: -len(".json")]):
             durable.remove_file(path)
+
+
+def _new_trash_id(session_id: str) -> str:
+    """The session's id, cut where it is so long that nothing would fit behind it, and what makes it unique."""
+    room = MAX_SESSION_ID_BYTES - 9
+    start = session_id.encode()[:room].decode(errors="ignore")
+    return f"{start}.{os.urandom(4).hex()}"
 
 
 def _item(root: str, trash_id: str) -> TrashItem:
@@ -140,13 +156,19 @@ def _item(root: str, trash_id: str) -> TrashItem:
 
 
 def _read_manifest(root: str, trash_id: str) -> TrashItem:
-    """The manifest; one that somebody damaged still names its session, for the id begins with it."""
+    """The manifest; one that somebody damaged still names its session, for the id begins with it.
+
+    Nothing in it leads out of the root: its id is the file's name, and the session's is checked.
+    """
     with open(_manifest_path(root, trash_id), "rb") as file:
         body = file.read()
     try:
-        return msgspec.json.decode(body, type=TrashItem)
-    except msgspec.DecodeError:
+        item = msgspec.json.decode(body, type=TrashItem)
+        check_session_id(item.session_id)
+    except (msgspec.DecodeError, UnicodeDecodeError, InvalidId):
         return TrashItem(trash_id=trash_id, session_id=trash_id.rpartition(".")[0], deleted_at="")
+    item.trash_id = trash_id
+    return item
 
 
 def _not_in_trash(trash_id: str) -> SessionNotFound:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from chimera.client import following, streaming
 from chimera.client.streaming import AsyncClient, TailEvent
 from chimera.errors import ChimeraError, ConnectionLost, DaemonUnreachable, SessionNotFound, TooLarge, WrongVersion
 from tests.support.canned import CLOSE, HELLO, CannedDaemon, polite, refusal, reply
+from tests.support.daemon import RunningDaemon
 
 
 @pytest.fixture
@@ -382,3 +383,44 @@ def test_a_tail_that_is_left_unsubscribes(path: Path) -> None:
         asyncio.run(body())
         canned.wait_for_requests(1)
     assert following.LONGEST_PAUSE_SECONDS <= 1.0
+
+
+@pytest.mark.parametrize("session_id", ["mink-1", "*"])
+def test_tails_see_every_event_once_over_daemons_that_are_killed(
+    start_daemon: Callable[..., RunningDaemon], session_id: str
+) -> None:
+    """Twelve batches, every fourth while the daemon is killed, whenever that hits the writer and the tail."""
+    running = start_daemon()
+    batches = [[{"type": "a", "metadata": {"n": 20 * batch + n}} for n in range(20)] for batch in range(12)]
+
+    async def numbers_of(stream: AsyncIterator[TailEvent], last: int) -> list[int]:
+        numbers: list[int] = []
+        async with asyncio.timeout(60):
+            async for item in stream:
+                if item.event["type"] == "a":
+                    numbers.append(item.event["metadata"]["n"])
+                if numbers and numbers[-1] == last:
+                    break
+        return numbers
+
+    async def body(running: RunningDaemon) -> None:
+        home = running.home
+        async with AsyncClient(home=home, start=False) as writer, AsyncClient(home=home, start=False) as reader:
+            await writer.call("sessions.create", session_id="mink-1")
+            stream = reader.tail(session_id)
+            first = asyncio.ensure_future(take(stream, 1))
+            while not first.done():  # until it has subscribed, whenever that is
+                await writer.append("mink-1", [{"type": "begin"}])
+            await first
+            reading = asyncio.ensure_future(numbers_of(stream, 239))
+            for number, batch in enumerate(batches):
+                appending = asyncio.ensure_future(writer.append("mink-1", batch))
+                if number % 4 == 3:
+                    await asyncio.sleep(0)
+                    running.kill()
+                    running = await asyncio.to_thread(start_daemon)
+                await appending
+            assert await reading == list(range(240))
+            await stream.aclose()
+
+    asyncio.run(body(running))

@@ -16,13 +16,17 @@ from tests.support import power_recorder, power_strace
 from tests.support.crash_client import event
 from tests.support.crash_faults import arm, kill_prefix
 from tests.support.daemon import Connection, RunningDaemon
-from tests.support.power_check import cut_power
+from tests.support.power_check import cut_power, some_states
 from tests.support.power_disk import continued
 from tests.support.power_recorder import Operation, read_trace, recording
 from tests.support.power_store import ROOT, StoreJudge, recover
 
 SMALL_SEGMENT = 48 * 1024
 LAYOUTS = {"mink": "jsonl", "otter": "ids", "stoat": "typed"}
+
+
+def create_each(connection: Connection) -> list[str]:
+    return [connection.call("sessions.create", flavour=flavour)["session_id"] for flavour in LAYOUTS]
 
 
 def append(connection: Connection, session_id: str, *texts: str, durability: str = "durable") -> None:
@@ -56,7 +60,7 @@ def append_in_every_way(connection: Connection, sessions: list[str]) -> None:
 
 def live_a_whole_life(connection: Connection, watcher: Connection) -> None:
     """Every call that changes a log or what lies beside it, before and after a flush."""
-    sessions = [connection.call("sessions.create", flavour=flavour)["session_id"] for flavour in LAYOUTS]
+    sessions = create_each(connection)
     for session_id in sessions:
         watcher.call("sessions.subscribe", session_id=session_id)
     append_in_every_way(connection, sessions)
@@ -145,7 +149,7 @@ def test_a_daemon_that_leaves_out_a_step_is_caught(
         live_a_whole_life(connection, watcher)
     end(daemon, cleanly=False)
     operations = read_trace(trace)
-    assert cut_power(operations, StoreJudge(operations), workers=1, most_failures=1).failures
+    assert cut_power(operations, StoreJudge(operations), workers=1, most_failures=1, random_states=5).failures
 
 
 @pytest.mark.skipif(not power_strace.AVAILABLE, reason="strace is not installed")
@@ -166,7 +170,7 @@ def test_a_daemon_that_follows_a_killed_one_may_lose_power_too(record: Record) -
     daemon, trace = record()
     with daemon.connect() as connection, daemon.connect() as watcher:
         live_a_whole_life(connection, watcher)
-        sessions = [connection.call("sessions.create", flavour=flavour)["session_id"] for flavour in LAYOUTS]
+        sessions = create_each(connection)
         append_in_every_way(connection, sessions)
         end(daemon, cleanly=False)
     successor, second = record()
@@ -181,15 +185,40 @@ def test_a_daemon_that_follows_a_killed_one_may_lose_power_too(record: Record) -
 
 
 @pytest.mark.timeout(600)
-def test_a_recovery_may_be_cut_anywhere_and_run_again(record: Record, watch: Path) -> None:
+def test_a_recovery_after_a_kill_may_be_cut_anywhere_and_run_again(record: Record, watch: Path) -> None:
     daemon, trace = record()
     with daemon.connect() as connection, daemon.connect() as watcher:
         live_a_whole_life(connection, watcher)
+        append_in_every_way(connection, create_each(connection))
         end(daemon, cleanly=False)
     before = read_trace(trace)
     with recording(str(watch)) as during:
         recover(str(watch / ROOT))
     assert_survives(continued(before, during), first=len(before))
+
+
+@pytest.mark.timeout(600)
+def test_a_recovery_after_a_power_cut_may_be_cut_too(record: Record, tmp_path: Path) -> None:
+    """Some states that a first cut leaves; recovery runs on each and is cut at every operation."""
+    daemon, trace = record()
+    with daemon.connect() as connection, daemon.connect() as watcher:
+        live_a_whole_life(connection, watcher)
+    end(daemon, cleanly=False)
+    operations = read_trace(trace)
+    distinct = 0
+    for number, (before, disk, state) in enumerate(some_states(operations, 12)):
+        folder = str(tmp_path / f"state-{number}")
+        disk.materialise(state, folder)
+        if not os.path.isdir(os.path.join(folder, ROOT)):
+            continue
+        with recording(folder) as during:
+            recover(os.path.join(folder, ROOT))
+        words = [operation for operation in operations[:before] if operation[0] in ("sent", "received")]
+        second = [*words, *during]
+        report = cut_power(second, StoreJudge(second), first=len(words), workers=1, random_states=10)
+        assert not report.failures, f"{state.label} before {before}, recovery cut again:\n{report}"
+        distinct += report.distinct
+    assert distinct > 100
 
 
 @pytest.mark.timeout(600)

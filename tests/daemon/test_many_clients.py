@@ -33,6 +33,7 @@ def test_500_clients_append_and_read_at_once(daemon: RunningDaemon) -> None:
     async def scenario() -> list[dict[str, int]]:
         clients = [await Client.connect(daemon.socket_path) for _ in range(CLIENTS)]
         try:
+            await asyncio.gather(*(client.call("daemon.hello") for client in clients))  # a connect is no accept yet
             assert (await clients[0].call("daemon.status"))["result"]["clients"] == CLIENTS
             return await asyncio.gather(*(work(client, number) for number, client in enumerate(clients)))
         finally:

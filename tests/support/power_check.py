@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import random
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -134,6 +135,16 @@ def _run(
                     if len(report.failures) >= most_failures:
                         return report
     return report
+
+
+def some_states(operations: Sequence[Operation], count: int, seed: int = 1) -> Iterator[tuple[int, Disk, State]]:
+    """A few states of the whole record, spread over it, each with the operation before which the power went."""
+    dice = random.Random(seed)
+    cuts = sum(1 for _ in _cuts(operations, 0))
+    chosen = set(dice.sample(range(cuts), min(count, cuts)))
+    for number, ((_, before), disk) in enumerate(_cuts(operations, 0)):
+        if number in chosen:
+            yield before, disk, dice.choice(list(_states(disk, seed, RANDOM_STATES)))
 
 
 def _cuts(operations: Sequence[Operation], first: int) -> Iterator[tuple[Span, Disk]]:

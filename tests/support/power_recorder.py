@@ -47,7 +47,7 @@ SEGMENT_BYTES_VARIABLE = "POWER_SEGMENT_BYTES"
 """Set for a recorded process: small journal segments, so that a short run fills several and states are read fast."""
 
 SKIP_VARIABLE = "POWER_SKIP"
-"""Set for a recorded process: ``package.module:Class.function`` that does nothing (and answers an empty list), to see that it is missed."""
+"""Set for a recorded process: ``package.module:Class.function`` that does nothing, to see that this is noticed."""
 
 _LENGTH = struct.Struct("<I")
 _installed: Recorder | None = None

@@ -22,6 +22,7 @@ WAIT_FOR_OWNER_SECONDS = 1.0
 """A client that asks whether anybody owns the root holds its lock for an instant; a daemon waits that out."""
 
 POLL_SECONDS = 0.01
+MARK_BYTES = 16
 
 _NETWORK_FILE_SYSTEMS = {0x6969: "NFS", 0x517B: "SMB", 0xFF534D42: "CIFS", 0xFE534D42: "SMB2", 0x01021997: "9P"}
 """statfs(2) magic numbers of file systems on which flock and fsync do not promise enough."""
@@ -33,6 +34,7 @@ class _PathLock:
     def __init__(self, path: str) -> None:
         self.path = path
         self._inode: tuple[int, int] | None = None
+        self._descriptor = -1
         self._lock = FileLock(
             path,
             mode=paths.FILE_MODE,
@@ -64,19 +66,31 @@ class _PathLock:
         return self._inode == (status.st_dev, status.st_ino)
 
     def release(self) -> None:
-        self._inode = None
+        self._inode, self._descriptor = None, -1
         self._lock.release(force=True)
 
     def _note_inode(self, descriptor: int) -> None:
         status = os.fstat(descriptor)
-        self._inode = (status.st_dev, status.st_ino)
+        self._inode, self._descriptor = (status.st_dev, status.st_ino), descriptor
 
 
 class SessionLock(_PathLock):
-    """The ``.lock`` in a session's folder. One object a holder; not re-entrant; usable from any thread."""
+    """The ``.lock`` in a session's folder. One object a holder; not re-entrant; usable from any thread.
+
+    ``mark``: what the last holder left in the file for the next. Two files may come into a folder within one tick of
+    the clock that stamps it, so its time alone does not tell whether somebody else has appended.
+    """
 
     def __init__(self, folder: str) -> None:
         super().__init__(paths.session_lock_path(folder))
+
+    @property
+    def mark(self) -> bytes:
+        return os.pread(self._descriptor, MARK_BYTES, 0)
+
+    @mark.setter
+    def mark(self, mark: bytes) -> None:
+        os.pwrite(self._descriptor, mark, 0)
 
     def acquire(self, seconds: float = 0.0) -> None:
         """Take the lock, waiting at most ``seconds``.

@@ -19,17 +19,28 @@ from typing import Any, Literal
 import msgspec
 
 from chimera import durable, paths
-from chimera.errors import InvalidParams, Locked, NoSpace, OwnerRunning, StorageError
+from chimera.errors import (
+    DaemonUnreachable,
+    DaemonWedged,
+    InvalidParams,
+    Locked,
+    NoSpace,
+    OwnerRunning,
+    StorageError,
+    WrongVersion,
+)
 from chimera.events.chain import CHAIN_START
 from chimera.events.check import encode_metadata
 from chimera.events.event import Event, Problem
 from chimera.flavours import FLAVOURS, origin_of
 from chimera.identifiers import check_session_id, format_timestamp, new_event_id
 from chimera.sessions.eventlog.journal import SECTOR, list_segments
-from chimera.sessions.eventlog.locks import OwnerLock, SessionLock, living_owner
+from chimera.sessions.eventlog.layouts import PACKED_FILE
+from chimera.sessions.eventlog.locks import POLL_SECONDS, Owner, OwnerLock, SessionLock, living_owner, wait_for_owner
 from chimera.sessions.eventlog.reader import read_log, require_whole
 from chimera.sessions.eventlog.records import LogReading, Record
 from chimera.sessions.eventlog.recovery import journal_waits, recover_root
+from chimera.sessions.eventlog.unsynced import Unsynced
 from chimera.sessions.eventlog.writer import NewEvent, NumberedEvents, SessionWriter, check_events
 
 __all__ = ["EventLog", "Fsync"]
@@ -66,7 +77,7 @@ class EventLog:
         self._layout = layout or (flavour.layout if flavour else "jsonl")
         self._writer: SessionWriter | None = None
         self._writer_stamp: tuple[object, ...] = ()
-        self._unsynced: set[str] = set()
+        self._unsynced = Unsynced()
         self._records: list[Record] = []
         self._by_id: dict[str, Record] | None = None
         self._reading: LogReading | None = None
@@ -167,10 +178,12 @@ class EventLog:
         )
 
     def sync(self) -> None:
-        """Make everything appended so far durable, whatever ``fsync`` says."""
-        waiting, self._unsynced = self._unsynced, set()
-        if waiting:
-            durable.make_durable(waiting)
+        """Make everything appended so far durable, whatever ``fsync`` says.
+
+        Raises:
+            OSError: it is not; the next append writes the same bytes again before it syncs.
+        """
+        self._unsynced.sync()
 
     def close(self) -> None:
         """Sync what ``fsync="turn"`` still holds back."""
@@ -189,10 +202,19 @@ class EventLog:
         check_events(events)
         for event in events:
             event.id = event.id or new_event_id()  # a retry through the daemon must not append twice
-        if living_owner(self._root) is not None:
-            return self._append_through_daemon(events)
-        if _segments_wait(self._root):
-            self._recover()
+        deadline = time.monotonic() + WAIT_SECONDS
+        while True:
+            owner = wait_for_owner(self._root, WAIT_SECONDS)
+            if owner is not None:
+                indices = self._append_through_daemon(owner, events, deadline)
+            elif _segments_wait(self._root) and not self._recover():
+                continue  # a daemon has taken over and recovers itself
+            else:
+                indices = self._append_without_daemon(events)
+            if indices is not None:
+                return indices
+
+    def _append_without_daemon(self, events: list[NewEvent]) -> list[int] | None:
         try:
             return self._append_to_files(events)
         except OSError as error:
@@ -203,24 +225,36 @@ class EventLog:
                 f"the disk refused the append ({reason}); retry with the same event id", outcome="unknown"
             ) from error
 
-    def _append_to_files(self, events: list[NewEvent]) -> list[int]:
+    def _append_to_files(self, events: list[NewEvent]) -> list[int] | None:
+        """The indices; None when a daemon owns the root by now and should be asked instead."""
         durable.make_folder(self.directory)
         lock = SessionLock(self.directory)
         if not self._lock(lock):
-            return self._append_through_daemon(events)
+            return None
         try:
-            writer = self._writer_under_lock()
+            self._unsynced.write_again()
+            writer = self._writer_under_lock(lock)
             have_read_all = self._reading is not None and self._stamp == _stamp(self.directory)
             numbered = writer.number(events, None, format_timestamp(time.time_ns()))
             if numbered.records:
+                lock.mark = numbered.chain
                 self._write(writer, numbered)
                 self._writer_stamp = _stamp(self.directory)
                 if have_read_all:
                     self._note(numbered)
                     self._stamp = self._writer_stamp
+            elif self._fsync == "event":
+                self._sync_again(writer, numbered)
         finally:
             lock.release()
         return list(range(numbered.first_seq - 1, numbered.last_seq))
+
+    def _sync_again(self, writer: SessionWriter, numbered: NumberedEvents) -> None:
+        """A repeated append: whoever wrote these events may have died before it synced them."""
+        files = {writer.places.file_of(seq) for seq in range(numbered.first_seq, numbered.last_seq + 1)}
+        for file in files - {None, PACKED_FILE}:
+            self._unsynced.note(os.path.join(self.directory, str(file)), 0)
+        self.sync()
 
     def _lock(self, lock: SessionLock) -> bool:
         """Take the session's lock; False when a daemon owns the root by now and should be asked instead."""
@@ -235,11 +269,12 @@ class EventLog:
                 if time.monotonic() > deadline:
                     raise
 
-    def _writer_under_lock(self) -> SessionWriter:
+    def _writer_under_lock(self, lock: SessionLock) -> SessionWriter:
         """The writer, read anew when somebody else has appended since."""
-        if self._writer is None or self._writer_stamp != _stamp(self.directory):
-            self._writer = SessionWriter.open(self.directory, self.session_id, self._layout)
-        return self._writer
+        writer = self._writer
+        if writer is None or self._writer_stamp != _stamp(self.directory) or lock.mark != writer.chain:
+            writer = self._writer = SessionWriter.open(self.directory, self.session_id, self._layout)
+        return writer
 
     def _write(self, writer: SessionWriter, numbered: NumberedEvents) -> None:
         if writer.layout.one_file_an_event:
@@ -249,8 +284,8 @@ class EventLog:
             bodies = zip(["events.jsonl"], [body], strict=True)
         for file, body in bodies:
             path = os.path.join(self.directory, file)
+            self._unsynced.note(path, 0 if writer.layout.one_file_an_event else numbered.offset)
             _write_plainly(path, body)
-            self._unsynced.add(path)
         writer.written(numbered)
         if self._fsync == "event" or (self._fsync == "turn" and self._ends_turn(numbered)):
             self.sync()
@@ -258,34 +293,43 @@ class EventLog:
     def _ends_turn(self, numbered: NumberedEvents) -> bool:
         return any(msgspec.json.decode(record, type=_TypeOnly).type in TURN_ENDS for record in numbered.records)
 
-    def _append_through_daemon(self, events: list[NewEvent]) -> list[int]:
-        """The daemon that owns the root appends for us; it makes the session where it is not there."""
+    def _append_through_daemon(self, owner: Owner, events: list[NewEvent], deadline: float) -> list[int] | None:
+        """The daemon that owns the root appends for us; it makes the session where it is not there.
+
+        None while it holds the root and does not listen, because it starts or stops.
+        """
         from chimera.client.blocking import Client
 
-        owner = living_owner(self._root)
-        if owner is None:
-            return self._append_to_files(events)
-        with Client(socket_path=owner.socket, start=False) as client:
-            if not os.path.isdir(self.directory):
-                client.call("sessions.create", session_id=self.session_id, layout=self._layout)
-            outcome = client.append(self.session_id, [_wire_form(event) for event in events])
+        try:
+            with Client(socket_path=owner.socket, start=False) as client:
+                if not os.path.isdir(self.directory):
+                    client.call("sessions.create", session_id=self.session_id, layout=self._layout)
+                outcome = client.append(self.session_id, [_wire_form(event) for event in events])
+        except (DaemonWedged, WrongVersion):
+            raise
+        except DaemonUnreachable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(POLL_SECONDS)
+            return None
         self._stamp = ()
         self._writer = None
         return list(range(outcome["first_seq"] - 1, outcome["last_seq"]))
 
-    def _recover(self) -> None:
-        """A daemon died and left acknowledged events in its journal: they come first."""
+    def _recover(self) -> bool:
+        """A daemon died and left acknowledged events in its journal: they come first. False when a daemon is back."""
         if not journal_waits(self._root):
-            return
+            return True
         owner = OwnerLock(self._root)
         try:
             owner.acquire()
         except OwnerRunning:
-            return  # a daemon has taken over and recovers itself; the append goes through it
+            return False
         try:
             recover_root(self._root)
         finally:
             owner.release()
+        return True
 
     # -- what is known of the files
 

@@ -116,13 +116,15 @@ def keep_lost(root: str, session_id: str, body: bytes) -> str:
     """Append records to ``.lost/<id>.jsonl``, each once; returns the path."""
     path = os.path.join(paths.lost_folder(root), f"{session_id}.jsonl")
     durable.make_folder(os.path.dirname(path))
-    there: set[bytes] = set()
+    kept = b""
     if os.path.exists(path):
         with open(path, "rb") as file:
-            there = set(file.read().split(b"\n"))
+            kept = file.read()
+    there = set(kept.split(b"\n"))
     fresh = b"".join(line + b"\n" for line in lines_of(body) if line not in there)
     if fresh:
-        durable.append_file(path, fresh)
+        torn = bool(kept) and not kept.endswith(b"\n")
+        durable.append_file(path, b"\n" + fresh if torn else fresh)
     return path
 
 

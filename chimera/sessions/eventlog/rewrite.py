@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from itertools import pairwise
 
 import msgspec
 
@@ -39,6 +40,7 @@ def lines_of(body: bytes) -> list[bytes]:
 
 
 def log_reaches(reading: LogReading, first: Entry) -> bool:
+    """Whether the log holds the event that the entry follows, and its chain is the one that the entry continues."""
     if first.seq == 1:
         return True
     return any(record.seq == first.seq - 1 and record.chain == first.previous for record in reading.records)
@@ -161,7 +163,7 @@ def _keep_strange(folder: str, name: str, offset: int, there: bytes, body: bytes
     """Set aside what is about to be written over, unless it is our own bytes with sectors that never arrived."""
     first = -offset % SECTOR
     bounds = [0, *range(first, len(there), SECTOR), len(there)]
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in pairwise(bounds):
         part = there[start:end]
         if part.strip(b"\0") and part != body[start:end]:
             quarantine = paths.quarantine_folder(folder)

@@ -10,6 +10,7 @@ Runs in a thread, one call at a time. Reads no file and writes nothing: it names
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import deque
@@ -26,10 +27,12 @@ __all__ = ["Rescan"]
 HOT_SECONDS = 120.0
 HOT_SESSIONS = 500
 SLICE = 64
-STAT_SECONDS = 4e-6
-"""An upper guess, to decide whether a store is small enough to look at every log in every round."""
+STAT_SECONDS = 5e-6
+"""An upper guess, to decide how many logs a round can look at and still end within one tick."""
 
-LOG_EVERY = 8
+FEWEST_LOGS = 8
+"""In a store too large for that, one log in so many."""
+
 RACY_NS = 50_000_000
 
 
@@ -131,7 +134,9 @@ class Rescan:
         if not batch:
             self._rounds += 1
             names = list(self._known)
-            every = 1 if 2 * STAT_SECONDS * len(names) <= seconds else LOG_EVERY
+            summaries = STAT_SECONDS * len(names)
+            room = 0.7 * seconds - summaries
+            every = min(FEWEST_LOGS, math.ceil(summaries / room)) if room > 0 and names else FEWEST_LOGS
             self._round = ((name, (place + self._rounds) % every == 0) for place, name in enumerate(names))
         return batch
 

@@ -201,8 +201,7 @@ class IndexService:
             OSError: the root cannot be read.
         """
         if not self._ready.is_set():
-            if self._first_scan is None or self._first_scan.done():
-                await self._scan_all()
+            await self._scan_all()
             return
         async with self._scanning:
             looking = time.monotonic() - self._asked_at < LOOKING_SECONDS
@@ -228,6 +227,8 @@ class IndexService:
     async def _scan_all(self) -> None:
         """The first scan. What stops it is logged; the next rescan does it again."""
         async with self._scanning:
+            if self._ready.is_set():  # somebody else has done it while we waited
+                return
             try:
                 await self._fill()
             except (OSError, StorageError) as error:
