@@ -102,13 +102,13 @@ def quarantine_folder(folder: str) -> str:
 
 
 def socket_path(home_folder: str | None = None, override: str | None = None) -> str:
-    """``override``, else ``$CHIMERA_SOCKET``, else ``<home>/run/chimerad.sock`` when a home was given or
-    ``CHIMERA_HOME`` is set, else ``$XDG_RUNTIME_DIR/chimera/chimerad.sock``, else ``~/.chimera/run/chimerad.sock``.
+    """``override``, else ``<home>/run/chimerad.sock`` of a home that was given, else ``$CHIMERA_SOCKET``, else that of
+    ``$CHIMERA_HOME``, else ``$XDG_RUNTIME_DIR/chimera/chimerad.sock``, else ``~/.chimera/run/chimerad.sock``.
 
     Raises:
         NotPermitted: the path is longer than the system allows.
     """
-    chosen = override or os.environ.get("CHIMERA_SOCKET")
+    chosen = override or ("" if home_folder else os.environ.get("CHIMERA_SOCKET"))
     if not chosen and not home_folder and not os.environ.get("CHIMERA_HOME") and os.environ.get("XDG_RUNTIME_DIR"):
         chosen = os.path.join(os.environ["XDG_RUNTIME_DIR"], "chimera", "chimerad.sock")
     if not chosen:

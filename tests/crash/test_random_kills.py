@@ -48,8 +48,7 @@ def test_a_daemon_killed_at_random_loses_nothing(home: Path, rounds: int) -> Non
             everyone = [name for name, session in ledger.sessions.items() if session.stands]
             load = Load(daemon.socket_path, ledger, everyone[-8:] + everyone[:2], number)
             load.start()
-            for _ in range(dice.choice((1, 4, 15, 50, 150))):
-                load.answered.acquire(timeout=20)
+            load.wait_answers(dice.choice((1, 4, 15, 50, 150)))
         finally:
             daemon.kill()
         load.join()

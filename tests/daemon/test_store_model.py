@@ -144,6 +144,8 @@ class StoreModel(RuleBasedStateMachine):
             return
         answer = self.call("sessions.append", session_id=name, events=events, **options)
         assert (answer["first_seq"], answer["last_seq"]) == (head + 1, head + len(events))
+        if buffered:
+            self.call("sessions.verify", session_id=name)  # answered before it is shown; verify waits for that
         leaf = session.events[-1]["id"] if session.events else None
         for event, event_id in zip(events, answer["ids"], strict=True):
             assert event.get("id", event_id) == event_id

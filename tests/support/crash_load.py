@@ -31,6 +31,12 @@ class Load:
         for thread in self._threads:
             thread.start()
 
+    def wait_answers(self, count: int) -> None:
+        """Until so many appends were acknowledged, or a client met what it should not."""
+        for _ in range(count):
+            if self.failures or not self.answered.acquire(timeout=30):
+                return
+
     def join(self) -> None:
         for thread in self._threads:
             thread.join()
