@@ -25,24 +25,28 @@ def link(previous: bytes, body: bytes) -> bytes:
 
 
 def encode_record(
-    seq: int, event_id: str, parent_id: str | None, event_type: str, ts: str, metadata: bytes, previous: bytes
+    seq: int,
+    event_id: str,
+    parent_id: str | None,
+    event_type: str,
+    ts: str,
+    metadata: bytes | memoryview,
+    previous: bytes,
 ) -> tuple[bytes, bytes]:
     """The record of one event, without newline, and its chain.
 
     ``metadata`` is JSON that was checked already and is carried as it came; ids, type and ts must have been
     checked too (chimera.identifiers), for they are written between quotes as they are.
     """
-    parent = b"null" if parent_id is None else b'"%b"' % parent_id.encode()
-    body = b'{"seq":%d,"id":"%b","parent_id":%b,"type":"%b","ts":"%b","metadata":%b' % (
-        seq,
-        event_id.encode(),
-        parent,
-        event_type.encode(),
-        ts.encode(),
-        metadata,
-    )
-    chain = link(previous, body)
-    return b'%b,"chain":"%b"}' % (body, chain), chain
+    parent = "null" if parent_id is None else f'"{parent_id}"'
+    head = (
+        f'{{"seq":{seq},"id":"{event_id}","parent_id":{parent},"type":"{event_type}","ts":"{ts}","metadata":'
+    ).encode()
+    digest = blake2b(previous, digest_size=8)
+    digest.update(head)
+    digest.update(metadata)
+    chain = digest.hexdigest().encode()
+    return b"".join((head, metadata, b',"chain":"', chain, b'"}')), chain
 
 
 def stated_chain(record: bytes) -> bytes | None:

@@ -22,7 +22,7 @@ from chimera.identifiers import format_timestamp
 from chimera.sessions.eventlog.journal import Entry
 from chimera.sessions.eventlog.journal import barrier as barrier_entry
 from chimera.sessions.eventlog.recovery import ONE_FOLDER_ERRORS
-from chimera.sessions.eventlog.writer import NewEvent, NumberedEvents, estimated_bytes
+from chimera.sessions.eventlog.writer import NewEvent, NumberedEvents
 from chimerad.store.open_sessions import OpenSession, session_not_found
 from chimerad.store.segments import SegmentFeed
 
@@ -58,11 +58,8 @@ class AppendCall:
     events: list[NewEvent]
     expect_seq: int | None
     durable: bool
+    size: int
     done: Callable[[AppendOutcome | ChimeraError], None]
-    size: int = 0
-
-    def __post_init__(self) -> None:
-        self.size = estimated_bytes(self.events)
 
 
 class FlushMark(msgspec.Struct, frozen=True):

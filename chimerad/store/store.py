@@ -192,12 +192,12 @@ class Store:
         """Append a call's events, all or nothing; ``done`` is called exactly once."""
         try:
             check_session_id(session_id)
-            check_events(events)
+            size = check_events(events)
             self._check_load()
         except ChimeraError as refusal:
             done(refusal)
             return
-        self._registry.dispatch(AppendCall(session_id, events, expect_seq, durability == "durable", done))
+        self._registry.dispatch(AppendCall(session_id, events, expect_seq, durability == "durable", size, done))
 
     def _check_load(self) -> None:
         if self._stopping:

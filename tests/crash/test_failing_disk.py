@@ -194,6 +194,7 @@ def test_a_disk_that_fills_while_the_daemon_is_down_lets_it_say_so(small_disk: P
     try:
         full.wait_ready()
     except RuntimeError:
+        full.log.close()
         assert "no space" in full.read_log().lower()
     else:
         with BookkeepingConnection(full.socket_path, ledger) as connection:

@@ -59,9 +59,12 @@ def test_a_daemon_killed_at_random_loses_nothing(home: Path, rounds: int) -> Non
         listed = connection.call("sessions.list", limit=0)
     assert daemon.stop() == 0
     assert verified["problems"] == []
-    wrong = ledger.complaints(find(str(daemon.root)))
+    found = find(str(daemon.root))
+    wrong = ledger.complaints(found)
     assert not wrong, "\n".join(wrong)
-    assert listed["total"] == len(ledger.sessions)
+    assert {record["session_id"]: record["events"] for record in listed["sessions"]} == {
+        session_id: len(session.records) for session_id, session in found.sessions.items()
+    }
     calls = [call for session in ledger.sessions.values() for call in session.appends]
     print(f"{rounds} kills, {sum(call.answer is not None for call in calls)} of {len(calls)} calls acknowledged")
 

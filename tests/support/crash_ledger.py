@@ -255,7 +255,7 @@ class Ledger:
                 wrong.append(f"the id {event_id} stands there {count} times")
         wrong.extend(self._unknown_events(session, stored))
         for call in session.appends:
-            wrong.extend(self._complaints_of_call(call, stored))
+            wrong.extend(self._complaints_of_call(session, call, stored))
         for name, values in session.allowed.items():
             if there.summary.get(name, _UNSET) not in values and _UNSET not in values:
                 wrong.append(f"summary {name} is {there.summary.get(name)!r}, not one of {values!r}")
@@ -269,12 +269,12 @@ class Ledger:
             f"{what} stands there {count} times" for what, count in seen.items() if count > 1
         ]
 
-    def _complaints_of_call(self, call: Append, stored: dict[int, Stored]) -> list[str]:
+    def _complaints_of_call(self, session: Session, call: Append, stored: dict[int, Stored]) -> list[str]:
         places = {(record.type, bytes(record.metadata)): seq for seq, record in stored.items()}
         seqs = [places.get((event.type, bytes(event.metadata))) for event in call.events]
         present = [seq for seq in seqs if seq is not None]
         if call.answer is None:
-            if call.outcome_known and call.kind not in ("id_conflict",) and present:
+            if call.outcome_known and present and not _asked_again(session, call):
                 return [f"events {present} were refused with {call.kind} and are there"]
             if present and (len(present) != len(seqs) or present != list(range(present[0], present[0] + len(seqs)))):
                 return [f"a call without an answer is there by half: {seqs}"]
@@ -295,6 +295,13 @@ class Ledger:
 
 
 _UNSET = "(not known)"
+
+
+def _asked_again(session: Session, call: Append) -> bool:
+    """Whether another call with an event of this one may have succeeded."""
+    given = {bytes(event.metadata) for event in call.events}
+    others = (other for other in session.appends if other is not call and not other.outcome_known)
+    return any(bytes(event.metadata) in given for other in others for event in other.events)
 
 
 def _values(method: str, params: dict[str, Any], session: Session) -> dict[str, Any]:

@@ -34,7 +34,8 @@ class Load:
     def wait_answers(self, count: int) -> None:
         """Until so many appends were acknowledged, or a client met what it should not."""
         for _ in range(count):
-            if self.failures or not self.answered.acquire(timeout=30):
+            assert self.answered.acquire(timeout=30), "the daemon has not answered for 30 s"
+            if self.failures:
                 return
 
     def join(self) -> None:
@@ -73,21 +74,21 @@ class Load:
 
     def _append(self, connection: BookkeepingConnection, dice: random.Random, session_id: str) -> None:
         """One to six calls on their way at once, some with ids of their own."""
-        waiting: list[tuple[int, dict[str, Any]]] = []
+        waiting: dict[int, dict[str, Any]] = {}
         for _ in range(dice.choice((1, 1, 6))):
             own = f"evt-{dice.getrandbits(64):016x}" if dice.random() < 0.5 else None
             events = [event("x" * dice.choice((1, 30, 900)), event_id=own)]
             events += [event("batch") for _ in range(dice.choice((0, 0, 4)))] if own is None else []
             durability = dice.choice(("durable", "durable", "buffered"))
             call = {"session_id": session_id, "events": events, "durability": durability}
-            waiting.append((connection.send("sessions.append", **call), call))
-        for number, (request, call) in enumerate(waiting):
-            try:
-                connection.wait_reply(request)
-            except RpcError as error:
-                if error.kind not in ("locked", "overloaded"):
-                    raise
-            except (OSError, EOFError):
-                self.retry.extend(call for _, call in waiting[number:] if "id" in call["events"][0])
-                raise
-            self.answered.release()
+            waiting[connection.send("sessions.append", **call)] = call
+        try:
+            while waiting:  # a buffered call may be answered before a durable one that came first
+                message = connection.read_message()
+                if waiting.pop(message.get("id"), None) is not None:
+                    if "error" in message:
+                        raise RpcError(message["error"])
+                    self.answered.release()
+        except (OSError, EOFError):
+            self.retry.extend(call for call in waiting.values() if "id" in call["events"][0])
+            raise

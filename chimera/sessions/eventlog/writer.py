@@ -29,7 +29,6 @@ __all__ = [
     "NumberedEvents",
     "SessionWriter",
     "check_events",
-    "estimated_bytes",
     "same_json",
     "settle_tail",
 ]
@@ -75,22 +74,20 @@ class NumberedEvents(msgspec.Struct):
     offset: int = 0
 
 
-def estimated_bytes(events: list[NewEvent]) -> int:
-    """An upper bound of what a call takes in the journal."""
-    return sum(len(event.metadata) for event in events) + RECORD_BYTES_ABOVE_METADATA * len(events)
-
-
-def check_events(events: list[NewEvent]) -> None:
+def check_events(events: list[NewEvent]) -> int:
     """Everything about a call that needs no session: bytes first, then types, times and ids (store rule 2).
+
+    Returns an upper bound of the bytes it takes in the journal.
 
     Raises:
         InvalidParams, InvalidId, EventTooLarge, TooLarge, IdConflict.
     """
     if not events:
         raise InvalidParams("events is empty; give at least one event")
+    total = RECORD_BYTES_ABOVE_METADATA * len(events)
     for event in events:
         check_metadata(event.metadata)
-    total = estimated_bytes(events)
+        total += len(event.metadata)
     if total > MAX_CALL_BYTES:
         raise TooLarge(f"the call holds about {total} bytes of events, over {MAX_CALL_BYTES}; append them in parts")
     for event in events:
@@ -104,9 +101,14 @@ def check_events(events: list[NewEvent]) -> None:
             check_event_id(event.id)
         if event.parent_id is not msgspec.UNSET and event.parent_id is not None:
             check_event_id(event.parent_id)
-    given = [event.id for event in events if event.id is not None]
-    if len(given) > 1 and len(set(given)) != len(given):
+    if len(events) > 1 and _an_id_stands_twice(events):
         raise IdConflict("two events of this call have the same id; give each its own")
+    return total
+
+
+def _an_id_stands_twice(events: list[NewEvent]) -> bool:
+    given = [event.id for event in events if event.id is not None]
+    return len(set(given)) != len(given)
 
 
 class SessionWriter:
@@ -178,7 +180,7 @@ class SessionWriter:
             parent_id = self.leaf_id if event.parent_id is msgspec.UNSET else event.parent_id
             self.seq += 1
             record, self.chain = encode_record(
-                self.seq, event_id, parent_id, event.type, event.ts or now, bytes(event.metadata), self.chain
+                self.seq, event_id, parent_id, event.type, event.ts or now, memoryview(event.metadata), self.chain
             )
             if one_file_an_event:
                 file = self.layout.file_name(self.next_number, event.type, event_id)
@@ -216,9 +218,12 @@ class SessionWriter:
 
     def _repeated(self, events: list[NewEvent]) -> NumberedEvents | None:
         """The first answer again when all the call's ids are there with the same type and metadata (store rule 3)."""
-        known = [event for event in events if event.id is not None and event.id in self._ids]
-        if not known:
+        for event in events:
+            if event.id is not None and event.id in self._ids:
+                break
+        else:
             return None
+        known = [event for event in events if event.id is not None and event.id in self._ids]
         for event in known:
             stored = self._record_at(self._ids[event.id or ""])
             if len(known) != len(events) or not _same_content(event, stored):
@@ -242,6 +247,8 @@ class SessionWriter:
         return self.places.read(seq, seq, 1, 1)[0][1]
 
     def _check_parents(self, events: list[NewEvent], ids: list[str]) -> None:
+        if all(event.parent_id is msgspec.UNSET for event in events):
+            return
         earlier: set[str] = set()
         for event, event_id in zip(events, ids, strict=True):
             parent_id = event.parent_id
