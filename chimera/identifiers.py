@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from functools import lru_cache
 
 from chimera.errors import InvalidId
 
@@ -109,7 +110,12 @@ def flavour_prefix(session_id: str) -> str:
 def format_timestamp(epoch_nanoseconds: int) -> str:
     """RFC 3339, UTC, milliseconds, ``Z``: the ``ts`` of an event."""
     seconds, rest = divmod(epoch_nanoseconds, 1_000_000_000)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest // 1_000_000:03d}Z"
+    return f"{_second_as_text(seconds)}.{rest // 1_000_000:03d}Z"
+
+
+@lru_cache(maxsize=2)
+def _second_as_text(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def summary_timestamp(epoch_seconds: float) -> str:

@@ -14,7 +14,7 @@ from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from chimera.errors import ChimeraError, InternalError, Overloaded
+from chimera.errors import ChimeraError, InternalError, Locked, Overloaded
 from chimerad.store.committer import AppendCall, Committer, storage_failure
 from chimerad.store.open_sessions import OpenSession, open_session
 
@@ -75,6 +75,8 @@ class SessionRegistry:
             self._held[call.session_id].append(call)
         elif call.session_id in self._opening:
             self._opening[call.session_id].append(call)
+        elif self._committer.suspended is not None:  # recovery holds the sessions' locks: nobody may open one
+            call.done(storage_failure(self._committer.suspended, "nothing was appended"))
         elif len(self.open) + len(self._opening) >= self._most_open and not self._close_longest_idle():
             call.done(Overloaded("too many sessions are being written at once; retry in a moment"))
         else:
@@ -163,8 +165,9 @@ class SessionRegistry:
 
     def _opened_as(self, session_id: str, outcome: OpenSession | ChimeraError, calls: list[AppendCall]) -> None:
         suspended = self._committer.suspended
-        if isinstance(outcome, OpenSession) and suspended is not None:
-            outcome.close()
+        if suspended is not None and isinstance(outcome, OpenSession | Locked):
+            if isinstance(outcome, OpenSession):
+                outcome.close()
             outcome = storage_failure(suspended, "nothing was appended")
         if isinstance(outcome, ChimeraError):
             for call in calls:

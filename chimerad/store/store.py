@@ -70,7 +70,6 @@ class Store:
 
     def __init__(self, home: str, config: Config) -> None:
         self.root = paths.eventlog_root(home)
-        self._config = config
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="store")
         self._journal_thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._committer = Committer(
@@ -123,6 +122,7 @@ class Store:
         self._departed: dict[str, int] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._most_unflushed = config.store.max_unflushed_bytes
 
     # -- life of the store
 
@@ -191,7 +191,8 @@ class Store:
     ) -> None:
         """Append a call's events, all or nothing; ``done`` is called exactly once."""
         try:
-            check_session_id(session_id)
+            if session_id not in self._registry.open:
+                check_session_id(session_id)
             size = check_events(events)
             self._check_load()
         except ChimeraError as refusal:
@@ -202,9 +203,10 @@ class Store:
     def _check_load(self) -> None:
         if self._stopping:
             raise Overloaded("the daemon is stopping; connect again and retry with the same event ids")
-        if self._committer.waiting_bytes > MAX_WAITING_BYTES:
+        committer = self._committer
+        if committer.waiting_bytes > MAX_WAITING_BYTES:
             raise Overloaded("too many appends are waiting; retry in a moment with the same event ids")
-        if self._committer.unflushed_bytes > self._config.store.max_unflushed_bytes:
+        if committer.journalled_bytes - committer.flushed_bytes > self._most_unflushed:
             raise Overloaded("the disk does not keep up; retry in a moment with the same event ids")
 
     def _shown(self, session: OpenSession, first_seq: int, records: list[bytes]) -> None:

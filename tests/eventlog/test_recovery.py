@@ -124,7 +124,7 @@ def test_torn_and_zero_filled_files_are_made_whole(
     record = session.records[2 + whole] + b"\n"
     with file.open("r+b" if file.exists() else "w+b") as torn:
         torn.seek(offset)
-        torn.write((record[:arrived] + filler)[: len(record) * 2])
+        torn.write((record[:arrived] + filler)[: sum(len(entry.body) for entry in session.entries[whole:])])
     recover_twice(root)
     session.assert_whole()
     assert not (session.folder / "quarantine").exists()
@@ -286,7 +286,8 @@ def test_strange_bytes_in_our_place_are_set_aside(root: Path, layout: str) -> No
 
 def test_what_is_no_file_in_our_place_is_left(root: Path, layout: str) -> None:
     session = Session(root, layout)
-    other = Session(root, "typed" if layout != "typed" else "ids", kept=2)
+    shutil.rmtree(root / ".journal")
+    other = Session(root, "typed" if layout != "typed" else "ids")
     shutil.rmtree(root / ".journal")
     write_segment(root / ".journal", [session.entries, other.entries])
     if layout == "jsonl":

@@ -254,8 +254,9 @@ class Ledger:
             if count > 1:
                 wrong.append(f"the id {event_id} stands there {count} times")
         wrong.extend(self._unknown_events(session, stored))
+        places = {(record.type, bytes(record.metadata)): seq for seq, record in stored.items()}
         for call in session.appends:
-            wrong.extend(self._complaints_of_call(session, call, stored))
+            wrong.extend(self._complaints_of_call(session, call, stored, places))
         for name, values in session.allowed.items():
             if there.summary.get(name, _UNSET) not in values and _UNSET not in values:
                 wrong.append(f"summary {name} is {there.summary.get(name)!r}, not one of {values!r}")
@@ -269,8 +270,9 @@ class Ledger:
             f"{what} stands there {count} times" for what, count in seen.items() if count > 1
         ]
 
-    def _complaints_of_call(self, session: Session, call: Append, stored: dict[int, Stored]) -> list[str]:
-        places = {(record.type, bytes(record.metadata)): seq for seq, record in stored.items()}
+    def _complaints_of_call(
+        self, session: Session, call: Append, stored: dict[int, Stored], places: dict[tuple[str, bytes], int]
+    ) -> list[str]:
         seqs = [places.get((event.type, bytes(event.metadata))) for event in call.events]
         present = [seq for seq in seqs if seq is not None]
         if call.answer is None:

@@ -112,20 +112,28 @@ def recover_root(root: str) -> Recovered:
     return recovered
 
 
-def keep_lost(root: str, session_id: str, body: bytes) -> str:
-    """Append records to ``.lost/<id>.jsonl``, each once; returns the path."""
-    path = os.path.join(paths.lost_folder(root), f"{session_id}.jsonl")
+def keep_lost(root: str, session_id: str, body: bytes) -> None:
+    """Append records to ``.lost/<id>.jsonl``, each once."""
+    path = _lost_path(root, session_id)
     durable.make_folder(os.path.dirname(path))
-    kept = b""
-    if os.path.exists(path):
-        with open(path, "rb") as file:
-            kept = file.read()
+    kept = _kept_in_lost(root, session_id)
     there = set(kept.split(b"\n"))
     fresh = b"".join(line + b"\n" for line in lines_of(body) if line not in there)
     if fresh:
         torn = bool(kept) and not kept.endswith(b"\n")
         durable.append_file(path, b"\n" + fresh if torn else fresh)
-    return path
+
+
+def _kept_in_lost(root: str, session_id: str) -> bytes:
+    try:
+        with open(_lost_path(root, session_id), "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return b""
+
+
+def _lost_path(root: str, session_id: str) -> str:
+    return os.path.join(paths.lost_folder(root), f"{session_id}.jsonl")
 
 
 def renew_generation(folder: str) -> str:
@@ -211,20 +219,30 @@ def _append_behind(
         keep_lost(root, session_id, b"\n".join(absent))
         recovered.lost[session_id] = "the log no longer holds the event before them"
         return
-    renew_generation(folder)
+    known = {record.event_id for record in reading.records}
+    events = [(line, msgspec.json.decode(line, type=_Stored)) for line in absent]
+    taken = [line for line, event in events if event.id in known]
+    kept = set(_kept_in_lost(root, session_id).split(b"\n"))
+    if len(taken) < len(events) or not kept.issuperset(taken):
+        renew_generation(folder)
+    if taken:  # the same id with other content: both are kept, one of them here
+        keep_lost(root, session_id, b"\n".join(taken))
+        recovered.lost[session_id] = f"{len(taken)} event ids were taken by other events"
+    _append([event for _, event in events if event.id not in known], session_id, folder)
+    if len(taken) < len(events):
+        recovered.renumbered.append(session_id)
+
+
+def _append(events: list[_Stored], session_id: str, folder: str) -> None:
+    if not events:
+        return
     writer = SessionWriter.open(folder, session_id, "jsonl")
-    for line in absent:
-        stored = msgspec.json.decode(line, type=_Stored)
+    for stored in events:
         parent_id = stored.parent_id if stored.parent_id and writer.has_event(stored.parent_id) else None
-        if writer.has_event(stored.id):
-            keep_lost(root, session_id, line)  # the same id with other content: both are kept, one of them here
-            recovered.lost[session_id] = f"the id {stored.id!r} was taken by another event"
-            continue
         event = NewEvent(type=stored.type, metadata=stored.metadata, id=stored.id, parent_id=parent_id, ts=stored.ts)
         numbered = writer.number([event], None, stored.ts)
         durable.append_file(os.path.join(folder, numbered.files[0]), numbered.records[0] + b"\n")
         writer.written(numbered)
-    recovered.renumbered.append(session_id)
 
 
 def _same(ours: _Stored, other: bytes) -> bool:

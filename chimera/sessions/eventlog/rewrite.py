@@ -160,12 +160,11 @@ def _is_record(body: bytes) -> bool:
 
 
 def _keep_strange(folder: str, name: str, offset: int, there: bytes, body: bytes) -> None:
-    """Set aside what is about to be written over, unless it is our own bytes with sectors that never arrived."""
+    """Set aside what is about to be written over, unless each sector of it is ours, as far as it arrived."""
     first = -offset % SECTOR
     bounds = [0, *range(first, len(there), SECTOR), len(there)]
     for start, end in pairwise(bounds):
-        part = there[start:end]
-        if part.strip(b"\0") and part != body[start:end]:
+        if not body[start:end].startswith(there[start:end].rstrip(b"\0")):
             quarantine = paths.quarantine_folder(folder)
             durable.make_folder(quarantine)
             durable.create_file(os.path.join(quarantine, f"{name}.{offset}-{os.urandom(4).hex()}"), there)

@@ -18,7 +18,7 @@ from chimera.errors import IdConflict, InvalidParams, SeqConflict, TooLarge
 from chimera.events.chain import CHAIN_START, encode_record, stated_chain
 from chimera.events.check import check_metadata, check_timestamp
 from chimera.identifiers import check_event_id, check_event_type, new_event_id
-from chimera.sessions.eventlog.layouts import LAYOUTS
+from chimera.sessions.eventlog.layouts import LAYOUTS, LINES_FILE
 from chimera.sessions.eventlog.older_shapes import DECODE_ERRORS
 from chimera.sessions.eventlog.places import Places
 from chimera.sessions.eventlog.reader import LogReading, Tail, read_log
@@ -131,9 +131,9 @@ class SessionWriter:
         self.places = Places.of_reading(reading)
         self.missing = list(reading.missing)
         self.first_chain = reading.records[0].chain if reading.records else None
-        self.size = 0 if self.layout.one_file_an_event else _size_of(os.path.join(reading.folder, "events.jsonl"))
+        self.size = 0 if self.layout.one_file_an_event else _size_of(os.path.join(reading.folder, LINES_FILE))
         self._ids: dict[str, int] = {record.event_id: record.seq for record in reading.records}
-        self._unwritten: dict[int, bytes] = {}
+        self._unwritten: list[NumberedEvents] = []
 
     @classmethod
     def open(cls, folder: str, session_id: str, new_layout: str) -> SessionWriter:
@@ -165,35 +165,30 @@ class SessionWriter:
                 f"the session's head is {self.seq}, not {expect_seq}; read what was added and append again",
                 head_seq=self.seq,
             )
-        ids = [event.id or new_event_id() for event in events]
-        self._check_parents(events, ids)
-        numbered = NumberedEvents(
-            first_seq=self.seq + 1,
-            last_seq=self.seq + len(events),
-            ids=ids,
-            chain=self.chain,
-            previous=self.chain,
-            offset=self.size,
-        )
-        one_file_an_event, file = self.layout.one_file_an_event, "events.jsonl"
-        for event, event_id in zip(events, ids, strict=True):
-            parent_id = self.leaf_id if event.parent_id is msgspec.UNSET else event.parent_id
-            self.seq += 1
-            record, self.chain = encode_record(
-                self.seq, event_id, parent_id, event.type, event.ts or now, memoryview(event.metadata), self.chain
+        self._check_parents(events)
+        previous, offset = self.chain, self.size
+        seq, chain, leaf_id, size = self.seq, self.chain, self.leaf_id, self.size
+        ids: list[str] = []
+        records: list[bytes] = []
+        for event in events:
+            seq += 1
+            event_id = event.id or new_event_id()
+            parent_id = leaf_id if event.parent_id is msgspec.UNSET else event.parent_id
+            record, chain = encode_record(
+                seq, event_id, parent_id, event.type, event.ts or now, memoryview(event.metadata), chain
             )
-            if one_file_an_event:
-                file = self.layout.file_name(self.next_number, event.type, event_id)
-                self.next_number += 1
-            numbered.records.append(record)
-            numbered.files.append(file)
-            self.size += len(record) + 1
-            self.leaf_id = event_id
-            self._ids[event_id] = self.seq
-            self._unwritten[self.seq] = record
-        numbered.chain = self.chain
+            ids.append(event_id)
+            records.append(record)
+            self._ids[event_id] = seq
+            leaf_id = event_id
+            size += len(record) + 1
+        numbered = NumberedEvents(
+            self.seq + 1, seq, ids, chain, records, self._files_for(events, ids), previous, offset
+        )
+        self.seq, self.chain, self.leaf_id, self.size = seq, chain, leaf_id, size
+        self._unwritten.append(numbered)
         if self.first_chain is None:
-            self.first_chain = stated_chain(numbered.records[0])
+            self.first_chain = stated_chain(records[0])
         return numbered
 
     def written(self, numbered: NumberedEvents, shift: int = 0) -> None:
@@ -202,16 +197,16 @@ class SessionWriter:
         ``shift``: how many bytes behind ``numbered.offset`` they came to lie, because somebody else added a line.
         """
         offset, one_file_an_event = numbered.offset + shift, self.layout.one_file_an_event
-        seq = numbered.first_seq
+        seq, add = numbered.first_seq, self.places.add
         for record, file in zip(numbered.records, numbered.files, strict=True):
-            self.places.add(seq, file, 0 if one_file_an_event else offset, len(record))
-            self._unwritten.pop(seq, None)
+            add(seq, file, 0 if one_file_an_event else offset, len(record))
             offset += len(record) + 1
             seq += 1
+        self._unwritten.remove(numbered)
 
     def is_written(self, seq: int) -> bool:
         """Whether an event of this number can be read from the files already."""
-        return seq not in self._unwritten
+        return all(not numbered.first_seq <= seq <= numbered.last_seq for numbered in self._unwritten)
 
     def has_event(self, event_id: str) -> bool:
         return event_id in self._ids
@@ -241,24 +236,34 @@ class SessionWriter:
         )
 
     def _record_at(self, seq: int) -> bytes:
-        held_back = self._unwritten.get(seq)
-        if held_back is not None:
-            return held_back
+        for numbered in self._unwritten:
+            if numbered.first_seq <= seq <= numbered.last_seq:
+                return numbered.records[seq - numbered.first_seq]
         return self.places.read(seq, seq, 1, 1)[0][1]
 
-    def _check_parents(self, events: list[NewEvent], ids: list[str]) -> None:
-        if all(event.parent_id is msgspec.UNSET for event in events):
-            return
-        earlier: set[str] = set()
-        for event, event_id in zip(events, ids, strict=True):
+    def _files_for(self, events: list[NewEvent], ids: list[str]) -> list[str]:
+        """The file that each of these events goes to."""
+        if not self.layout.one_file_an_event:
+            return [LINES_FILE] * len(events)
+        first = self.next_number
+        self.next_number += len(events)
+        return [
+            self.layout.file_name(number, event.type, event_id)
+            for number, (event, event_id) in enumerate(zip(events, ids, strict=True), first)
+        ]
+
+    def _check_parents(self, events: list[NewEvent]) -> None:
+        earlier: set[str | None] = set()
+        for event in events:
             parent_id = event.parent_id
-            known = parent_id is msgspec.UNSET or parent_id is None or parent_id in self._ids or parent_id in earlier
-            if not known:
+            given = parent_id is not msgspec.UNSET and parent_id is not None
+            if given and parent_id not in self._ids and parent_id not in earlier:
                 raise InvalidParams(
                     f"parent_id {parent_id!r} names no earlier event of this session; "
                     "give the id of one that is there, or leave parent_id out"
                 )
-            earlier.add(event_id)
+            if event.id is not None:
+                earlier.add(event.id)
 
 
 def settle_tail(folder: str, tail: Tail) -> None:
@@ -273,7 +278,7 @@ def settle_tail(folder: str, tail: Tail) -> None:
     quarantine = paths.quarantine_folder(folder)
     durable.make_folder(quarantine)
     aside = os.path.join(quarantine, f"{tail.file}.{tail.offset}-{os.urandom(4).hex()}")
-    if tail.file == "events.jsonl":
+    if tail.file == LINES_FILE:
         durable.create_file(aside, tail.body)
         durable.truncate_file(path, tail.offset)
     else:
