@@ -146,7 +146,8 @@ def test_a_lock_that_was_replaced_while_it_was_waited_for_is_taken_anew(
 
     def flock(descriptor: int, operation: int) -> None:
         if (tmp_path / "other").exists():
-            (tmp_path / "other").replace(tmp_path / ".lock")
+            (tmp_path / ".lock").rename(tmp_path / "moved")
+            (tmp_path / "other").rename(tmp_path / ".lock")
         real(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", flock)

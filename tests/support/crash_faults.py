@@ -22,6 +22,10 @@ from typing import Any, NoReturn
 from tests.support.power_recorder import Operation, Recorder, change_program, locate, trace_sink
 
 
+CUT_OFF = "cut off:"
+"""What the process says when the step was due, so that a test knows that it came so far."""
+
+
 def kill_prefix(control: str, watch: str, trace: str = os.devnull) -> tuple[str, ...]:
     return (sys.executable, "-m", "tests.support.crash_faults", "kill", control, trace, watch)
 
@@ -69,6 +73,7 @@ def _install_cut(target: str, count: int, how: str) -> None:
     def failing(*arguments: Any, **options: Any) -> Any:
         if next(calls) < count:
             return real(*arguments, **options)
+        os.write(sys.stderr.fileno(), f"{CUT_OFF} {target}\n".encode())
         if how == "exit":
             os._exit(137)
         raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -82,6 +87,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
         change_program()
         command = arguments[4:]
     else:
+        change_program()
         _install_cut(arguments[1], int(arguments[2]), arguments[3])
         command = arguments[4:]
     _, _, module, *rest = command

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -321,14 +321,14 @@ def _outcome_unknown(error: dict[str, Any]) -> bool:
     return bool((error.get("data") or {}).get("outcome") == "unknown")
 
 
-def find(root: str) -> Found:
-    """Everything that a root holds, read with the library's own reader."""
+def find(root: str, only: Collection[str] | None = None) -> Found:
+    """What a root holds, read with the library's own reader; of the sessions all, or those named."""
     found = Found()
     if not os.path.isdir(root):
         return found
     for name in sorted(os.listdir(root)):
         folder = os.path.join(root, name)
-        if name.startswith(".") or not os.path.isdir(folder):
+        if name.startswith(".") or not os.path.isdir(folder) or (only is not None and name not in only):
             continue
         found.sessions[name] = find_session(folder)
     trash, lost = paths.trash_folder(root), paths.lost_folder(root)

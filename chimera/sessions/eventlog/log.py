@@ -6,6 +6,7 @@ instead. Indices are 0-based (``seq`` - 1). Knows nothing of messages, turns or 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import time
@@ -20,12 +21,15 @@ import msgspec
 
 from chimera import durable, paths
 from chimera.errors import (
+    ChimeraError,
     DaemonUnreachable,
     DaemonWedged,
     InvalidParams,
     Locked,
     NoSpace,
+    Overloaded,
     OwnerRunning,
+    SessionExists,
     StorageError,
     WrongVersion,
 )
@@ -296,19 +300,23 @@ class EventLog:
     def _append_through_daemon(self, owner: Owner, events: list[NewEvent], deadline: float) -> list[int] | None:
         """The daemon that owns the root appends for us; it makes the session where it is not there.
 
-        None while it holds the root and does not listen, because it starts or stops.
+        None when it should be asked again, or is no more: it starts or stops, it was lost before it answered, or it
+        has too much to do.
         """
         from chimera.client.blocking import Client
 
         try:
             with Client(socket_path=owner.socket, start=False) as client:
                 if not os.path.isdir(self.directory):
-                    client.call("sessions.create", session_id=self.session_id, layout=self._layout)
-                outcome = client.append(self.session_id, [_wire_form(event) for event in events])
+                    with contextlib.suppress(SessionExists):
+                        client.call("sessions.create", session_id=self.session_id, layout=self._layout)
+                wire_forms = [_wire_form(event) for event in events]
+                outcome = client.call("sessions.append", session_id=self.session_id, events=wire_forms)
         except (DaemonWedged, WrongVersion):
             raise
-        except DaemonUnreachable:
-            if time.monotonic() > deadline:
+        except ChimeraError as error:
+            passing = isinstance(error, DaemonUnreachable | Overloaded) or error.details.get("outcome") == "unknown"
+            if not passing or time.monotonic() > deadline:
                 raise
             time.sleep(POLL_SECONDS)
             return None
