@@ -59,7 +59,9 @@ def create_session(
         raise InvalidParams(f"unknown layout {chosen!r}; it must be one of {', '.join(WRITABLE_LAYOUTS)}")
     folder = paths.session_folder(root, session_id)
     if os.path.lexists(folder):
-        return folder, _generation_of_empty(folder, session_id)
+        generation = _generation_of_empty(folder, session_id)
+        durable.sync_folder(root)  # the first call may have failed at just this
+        return folder, generation
     generation = new_generation()
     summary = new_summary(
         session_id=session_id,
@@ -168,10 +170,15 @@ def reopen_recovered(folder: str) -> None:
 
 
 def clean_beside(root: str) -> None:
-    """Remove what a crash left half built; nothing of it was ever shown or answered."""
+    """Remove what a crash left half built; nothing of it was ever shown or answered.
+
+    What a killed daemon had just renamed into place may stand in the page cache alone: it is made durable before
+    anything is acknowledged in it, or removed because of it.
+    """
     for name in os.listdir(root):
         if name.startswith(_BESIDE):
             shutil.rmtree(os.path.join(root, name), ignore_errors=True)
+    durable.sync_folder(root)
 
 
 def _generation_of_empty(folder: str, session_id: str) -> str:

@@ -92,19 +92,24 @@ class Readers:
         Raises:
             InvalidId, SessionNotFound, StorageError.
         """
-        session = self._registry.open.get(check_session_id(session_id))
+        check_session_id(session_id)
+        try:
+            return await self._page(session_id, from_seq, count, most_bytes)
+        except StorageError:  # its files have been moved or changed since they were looked at: look again
+            self._closed.pop(session_id, None)
+            return await self._page(session_id, from_seq, count, most_bytes)
+
+    async def _page(
+        self, session_id: str, from_seq: int, count: int, most_bytes: int
+    ) -> tuple[list[tuple[int, bytes]], str, int]:
+        session = self._registry.open.get(session_id)
         if session is not None and not session.is_gone():
             rows = session.writer.places.read(from_seq, session.shown_seq, count, most_bytes)
             return rows, session.generation, session.shown_seq
         closed = await self._closed_log(session_id)
-        loop = asyncio.get_running_loop()
-        try:
-            rows = await loop.run_in_executor(
-                self._threads, closed.places.read, from_seq, closed.head_seq, count, most_bytes
-            )
-        except StorageError:
-            self._closed.pop(session_id, None)
-            raise
+        rows = await asyncio.get_running_loop().run_in_executor(
+            self._threads, closed.places.read, from_seq, closed.head_seq, count, most_bytes
+        )
         return rows, closed.generation, closed.head_seq
 
     async def read(self, session_id: str, from_seq: int, limit: int) -> Page:
@@ -142,7 +147,10 @@ class Readers:
             async with self._registry.hold(session_id):
                 if not os.path.isdir(folder):
                     continue
-                events, problems = await loop.run_in_executor(self._threads, verify_session, folder)
+                try:
+                    events, problems = await loop.run_in_executor(self._threads, verify_session, folder)
+                except FileNotFoundError:
+                    continue  # it was removed just now
             verified.sessions += 1
             verified.events += events
             verified.problems.extend(problems)

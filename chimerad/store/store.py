@@ -241,7 +241,10 @@ class Store:
             return await self._readers.verify(sorted(self._folders()))
         if not os.path.isdir(paths.session_folder(self.root, check_session_id(session_id))):
             raise session_not_found(session_id)
-        return await self._readers.verify([session_id])
+        verified = await self._readers.verify([session_id])
+        if not verified.sessions:
+            raise session_not_found(session_id)
+        return verified
 
     async def list_sessions(self, query: ListQuery) -> Listing:
         await self._index_catch_up()

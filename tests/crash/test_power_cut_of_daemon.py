@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from tests.support.power_disk import continued
 from tests.support.power_recorder import Operation, read_trace, recording
 from tests.support.power_store import ROOT, StoreJudge, recover
 
+ONE = "mink-20260101T000000-00000001"
 SMALL_SEGMENT = 48 * 1024
 LAYOUTS = {"mink": "jsonl", "otter": "ids", "stoat": "typed"}
 
@@ -221,27 +223,49 @@ def test_a_recovery_after_a_power_cut_may_be_cut_too(record: Record, tmp_path: P
     assert distinct > 100
 
 
+def create_again(connection: Connection) -> None:
+    connection.call("sessions.create", session_id=ONE, flavour="mink")
+
+
+def delete_and_restore(connection: Connection) -> None:
+    items = connection.call("trash.list")["items"]
+    trash_id = items[0]["trash_id"] if items else connection.call("sessions.delete", session_id=ONE)["trash_id"]
+    connection.call("sessions.restore", trash_id=trash_id)
+
+
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("number", range(1, 9))
-def test_a_kill_in_the_middle_of_a_creation_and_a_power_cut_later(
-    watch: Path, home: Path, tmp_path: Path, number: int
-) -> None:
-    """The session may stand there with its entry never synced: what is then acknowledged in it must survive."""
-    name = "mink-20260101T000000-00000001"
-    control, trace, second = (str(tmp_path / part) for part in ("control", "trace-1", "trace-2"))
+@pytest.mark.parametrize("act", [create_again, delete_and_restore])
+def test_a_kill_in_the_middle_and_a_power_cut_later(act: Callable[[Connection], None], tmp_path: Path) -> None:
+    """What a killed daemon had renamed may stand there unsynced: what is then acknowledged in it must survive."""
+    for number in count(1):
+        watch = tmp_path / f"disk-{number}"
+        watch.mkdir()
+        if kill_and_cut(watch, act, number):
+            break
+    assert number > 5
+
+
+def kill_and_cut(watch: Path, act: Callable[[Connection], None], number: int) -> bool:
+    """Kill after the act's nth operation, go on with a second daemon, cut its power; whether the act was over."""
+    control, trace, second = (f"{watch}-{part}" for part in ("control", "first", "second"))
     small = {power_recorder.SEGMENT_BYTES_VARIABLE: str(SMALL_SEGMENT)}
-    daemon = RunningDaemon(home, prefix=kill_prefix(control, str(watch), trace), env=small).wait_ready()
-    arm(control, number)
+    daemon = RunningDaemon(watch / "home", prefix=kill_prefix(control, str(watch), trace), env=small).wait_ready()
+    over = False
     with daemon.connect() as connection, contextlib.suppress(OSError, EOFError):
-        connection.call("sessions.create", session_id=name, flavour="mink")
-        os.kill(daemon.process.pid, 9)
-    daemon.process.wait()
-    daemon.log.close()
-    successor = RunningDaemon(home, prefix=power_recorder.prefix(second, str(watch)), env=small).wait_ready()
+        if act is not create_again:
+            create_again(connection)
+            append(connection, ONE, "before")
+        arm(control, number)
+        act(connection)
+        over = True
+    daemon.kill()
+    successor = RunningDaemon(watch / "home", prefix=power_recorder.prefix(second, str(watch)), env=small).wait_ready()
     with successor.connect() as connection:
-        connection.call("sessions.create", session_id=name, flavour="mink")
-        append(connection, name, "acknowledged")
+        if not os.path.isdir(successor.root / ONE):
+            act(connection)
+        append(connection, ONE, "acknowledged")
         until_flushed(connection)
     end(successor, cleanly=False)
     before = read_trace(trace)
-    assert_survives(continued(before, read_trace(second)), first=len(before), least=10)
+    assert_survives(continued(before, read_trace(second)), first=len(before), least=5, workers=1, random_states=10)
+    return over

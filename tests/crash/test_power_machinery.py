@@ -316,6 +316,24 @@ def test_what_a_killed_process_left_unsynced_is_still_in_danger(tmp_path: Path) 
         assert bool(cut_power(operations, Kept(operations), workers=1).failures) is not survives
 
 
+def test_names_that_came_back_before_they_had_left_for_good_are_there(tmp_path: Path) -> None:
+    """Two renames, there and back; the later one is synced first. In the end both count, in their order."""
+
+    def program(watch: str) -> None:
+        durable.make_folder(f"{watch}/trash")
+        durable.create_file(f"{watch}/session", b"kept")
+        holds("session", b"kept")
+        os.rename(f"{watch}/session", f"{watch}/trash/session")
+        may("session", None)
+        os.rename(f"{watch}/trash/session", f"{watch}/session")
+        durable.sync_folder(watch)
+        holds("session", b"kept")
+        durable.sync_folder(f"{watch}/trash")
+
+    report = cut(program, tmp_path)
+    assert not report.failures, str(report)
+
+
 def test_what_is_written_while_a_sync_runs_is_not_covered_by_it() -> None:
     disk = Disk()
     operations: list[Operation] = [

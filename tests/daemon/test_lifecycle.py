@@ -13,17 +13,17 @@ from typing import Any
 import pytest
 
 from tests.support.daemon import Connection, RunningDaemon
-from tests.support.logs import shape_c
 from tests.support.store import (
     append,
-    configure,
     contents_of,
     create,
     event,
     events_of,
+    foreign_session,
     problems_of,
     refusal,
     replies_of,
+    summary_of,
 )
 
 LAYOUTS = {"jsonl": "mink", "ids": "otter", "typed": "stoat"}
@@ -42,22 +42,9 @@ def connection(daemon: RunningDaemon) -> Iterator[Connection]:
         yield opened
 
 
-def summary_of(daemon: RunningDaemon, session_id: str) -> dict[str, Any]:
-    return dict(json.loads((daemon.root / session_id / "summary.json").read_bytes()))
-
-
 def ledger_of(daemon: RunningDaemon, session_id: str) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (daemon.root / ".ledger.jsonl").read_bytes().splitlines()]
     return [line for line in lines if line["session_id"] == session_id]
-
-
-def foreign_session(daemon: RunningDaemon, name: str, summary: str | None) -> Path:
-    folder = daemon.root / name
-    folder.mkdir()
-    (folder / "events.jsonl").write_bytes(shape_c(content="theirs") + b"\n")
-    if summary is not None:
-        (folder / "summary.json").write_text(summary)
-    return folder
 
 
 # -- create
@@ -70,7 +57,7 @@ def test_a_new_session_is_there_with_its_summary(
     made = connection.call("sessions.create", flavour=flavour, prompt="p", title="t", model="m", cwd="/w", tags=["a"])
     assert made["path"] == str(daemon.root / made["session_id"])
     assert os.listdir(made["path"]) == ["summary.json"]
-    summary = summary_of(daemon, made["session_id"])
+    summary = summary_of(daemon.root, made["session_id"])
     given = {"prompt": "p", "title": "t", "model": "m", "cwd": "/w", "tags": ["a"], "agent": flavour, "layout": layout}
     assert given.items() <= summary.items()
     assert (summary["ended_at"], summary["success"], summary["state"]) == ("", False, "open")
@@ -144,7 +131,7 @@ def test_finish_takes_what_is_given_and_counts_the_rest(daemon: RunningDaemon, c
     last = append(connection, session_id, event("x", "step_end"))
     given = {"success": True, "cost_usd": 0.25, "input_tokens": 10, "output_tokens": 5}
     summary = connection.call("sessions.finish", session_id=session_id, summary=given)["summary"]
-    assert summary == summary_of(daemon, session_id)
+    assert summary == summary_of(daemon.root, session_id)
     assert summary["ended_at"] > summary["started_at"] or summary["ended_at"] == summary["started_at"]
     assert (summary["prompt"], summary["tool_calls_total"], summary["success"]) == ("the prompt", 2, True)
     assert (summary["cost_usd"], summary["cost_source"], summary["total_tokens"]) == (0.25, "provider", 15)
@@ -165,12 +152,12 @@ def test_finish_comes_behind_the_appends_before_it(daemon: RunningDaemon, connec
 
 def test_every_change_can_be_taken_back_from_the_ledger(daemon: RunningDaemon, connection: Connection) -> None:
     session_id = create(connection, title="first", tags=["a"])
-    before = summary_of(daemon, session_id)
+    before = summary_of(daemon.root, session_id)
     assert connection.call("sessions.rename", session_id=session_id, title="second")["title"] == "second"
     assert connection.call("sessions.rename", session_id=session_id, title="")["title"] is None
     assert connection.call("sessions.tag", session_id=session_id, add=["b", "c"], remove=["a"])["tags"] == ["b", "c"]
     assert connection.call("sessions.pin", session_id=session_id)["pinned"] is True
-    assert "title" not in summary_of(daemon, session_id)
+    assert "title" not in summary_of(daemon.root, session_id)
     for line in reversed(ledger_of(daemon, session_id)):
         if line["action"] == "rename":
             connection.call("sessions.rename", session_id=session_id, title=line["before"] or "")
@@ -179,19 +166,19 @@ def test_every_change_can_be_taken_back_from_the_ledger(daemon: RunningDaemon, c
             connection.call("sessions.tag", session_id=session_id, add=line["before"]["tags"], remove=there)
         elif line["action"] == "pin":
             connection.call("sessions.pin", session_id=session_id, pinned=bool(line["before"]["pinned"]))
-    assert summary_of(daemon, session_id) == before
+    assert summary_of(daemon.root, session_id) == before
 
 
 def test_keys_that_we_do_not_know_are_kept_in_their_place(daemon: RunningDaemon, connection: Connection) -> None:
     session_id = create(connection)
     path = daemon.root / session_id / "summary.json"
-    summary = {"theirs": {"deep": [1.50, "ä"]}, **summary_of(daemon, session_id), "last": None}
+    summary = {"theirs": {"deep": [1.50, "ä"]}, **summary_of(daemon.root, session_id), "last": None}
     path.write_text(json.dumps(summary))
     connection.call("sessions.rename", session_id=session_id, title="t")
     connection.call("sessions.tag", session_id=session_id, add=["x"])
     connection.call("sessions.pin", session_id=session_id)
     connection.call("sessions.finish", session_id=session_id, summary={"success": False, "error": "e"})
-    changed = summary_of(daemon, session_id)
+    changed = summary_of(daemon.root, session_id)
     assert (changed["theirs"], changed["last"]) == (summary["theirs"], None)
     assert [key for key in changed if key in summary] == list(summary)
 
@@ -202,7 +189,7 @@ def test_keys_that_we_do_not_know_are_kept_in_their_place(daemon: RunningDaemon,
 def test_a_missing_or_malformed_summary_is_never_replaced(
     daemon: RunningDaemon, connection: Connection, summary: str | None, kind: str
 ) -> None:
-    folder = foreign_session(daemon, f"mink-20260101T000000-{abs(hash(summary)) % 10**8:08d}", summary)
+    folder = foreign_session(daemon.root, f"mink-20260101T000000-{abs(hash(summary)) % 10**8:08d}", summary)
     session_id = folder.name
     for method, params in (
         ("sessions.rename", {"title": "t"}),
@@ -345,73 +332,35 @@ def test_a_manifest_written_by_hand_leads_nowhere(
     assert outside.is_dir()
 
 
-# -- recovered sessions
+# -- beside other calls
 
 
-def recovered_session(start_daemon: Callable[..., RunningDaemon]) -> tuple[RunningDaemon, str]:
-    """A daemon that has just recovered a session of its dead predecessor."""
-    daemon = start_daemon()
-    with daemon.connect() as connection:
-        session_id = create(connection)
-        append(connection, session_id, event("the prompt"), event("x", "tool_call"))
-    daemon.kill()
-    return start_daemon(), session_id
-
-
-def test_a_session_that_died_is_recovered_until_somebody_goes_on(
-    start_daemon: Callable[..., RunningDaemon], home: Path
+@pytest.mark.parametrize("flavour", LAYOUTS.values(), ids=list(LAYOUTS))
+def test_who_reads_while_it_comes_and_goes_reads_all_or_is_told(
+    daemon: RunningDaemon, connection: Connection, flavour: str
 ) -> None:
-    configure(home, flush_interval_ms=60_000)
-    daemon, session_id = recovered_session(start_daemon)
-    summary = summary_of(daemon, session_id)
-    assert (summary["recovered"], summary["state"], summary["prompt"]) == (True, "recovered", "the prompt")
-    assert (summary["events"], summary["tool_calls_total"]) == (2, 1)
-    assert summary["ended_at"]
-    with daemon.connect() as connection:
-        assert connection.call("sessions.list")["sessions"][0]["state"] == "recovered"
-        append(connection, session_id)
-        connection.call("sessions.rename", session_id=session_id, title="behind the reopening")
-        summary = summary_of(daemon, session_id)
-        assert (summary["recovered"], summary["state"], summary["ended_at"]) == (False, "open", "")
-        assert connection.call("sessions.list")["sessions"][0]["state"] == "open"
-
-
-def test_a_finish_that_comes_with_the_reopening_append_stands(start_daemon: Callable[..., RunningDaemon]) -> None:
-    """The append is on its way when another client finishes: the summary is not opened again behind it."""
-    daemon, session_id = recovered_session(start_daemon)
-    with daemon.connect() as one, daemon.connect() as other:
-        renames = [other.send("sessions.rename", session_id=session_id, title=f"t{n}") for n in range(3)]
-        appended = one.send("sessions.append", session_id=session_id, events=[event()])
-        finished = other.send("sessions.finish", session_id=session_id, summary={"success": True})
-        for request in (*renames, finished):
-            other.wait_reply(request)
-        one.wait_reply(appended)
-        one.call("sessions.rename", session_id=session_id, title="behind all")
-        summary = summary_of(daemon, session_id)
-    assert (summary["state"], summary["recovered"], summary["success"]) == ("finished", False, True)
-
-
-def test_foreign_and_finished_summaries_are_not_completed(
-    start_daemon: Callable[..., RunningDaemon], home: Path
-) -> None:
-    configure(home, flush_interval_ms=60_000)
-    daemon = start_daemon()
-    with daemon.connect() as connection:
-        finished = create(connection)
-        connection.call("sessions.finish", session_id=finished, summary={"success": True})
-        folders = [
-            foreign_session(daemon, f"mink-20260101T000000-0000000{number}", text)
-            for number, text in enumerate(('{"model": "m", "ended_at": ""}', "{broken", None))
-        ]
-        names = [finished, *(folder.name for folder in folders)]
-        for name in names:
-            append(connection, name, event("unflushed"))
-    before = {path: path.read_bytes() for path in daemon.root.glob("*/summary.json")}
-    daemon.kill()
-    daemon = start_daemon()
-    assert {path: path.read_bytes() for path in daemon.root.glob("*/summary.json")} == before
-    with daemon.connect() as connection:
-        assert [contents_of(connection, name)[-1] for name in names] == ["unflushed"] * 4
+    session_id = create(connection, flavour)
+    append(connection, session_id, *(event(number) for number in range(20)))
+    kinds: set[str] = set()
+    with daemon.connect() as reader:
+        for _ in range(40):
+            sent = [
+                reader.send(method, session_id=session_id, **params)
+                for method, params in (
+                    ("sessions.read", {}),
+                    ("sessions.get", {"events": True}),
+                    ("sessions.verify", {}),
+                    ("sessions.read", {"from_seq": 20}),
+                )
+            ]
+            trash_id = connection.call("sessions.delete", session_id=session_id)["trash_id"]
+            connection.call("sessions.restore", trash_id=trash_id)
+            for reply in replies_of(reader, sent):
+                if "error" in reply:
+                    kinds.add(reply["error"]["data"]["kind"])
+                else:
+                    assert len(reply["result"].get("events", [0])) in (1, 20) or reply["result"]["events"] == 20
+    assert kinds <= {"session_not_found"}
 
 
 def test_a_session_folder_that_is_removed_leaves_the_list(daemon: RunningDaemon, connection: Connection) -> None:

@@ -19,8 +19,10 @@ from tests.support.store import (
     create,
     event,
     events_of,
+    foreign_session,
     generation_of,
     problems_of,
+    summary_of,
 )
 
 LAYOUTS = {"jsonl": "mink", "ids": "otter", "typed": "stoat"}
@@ -95,23 +97,22 @@ def test_what_the_files_lost_comes_back_from_the_journal(start_daemon: Start, ho
         assert problems_of(connection, session_id) == []
 
 
-def test_numbers_of_frames_and_segments_go_on_over_every_kind_of_start(start_daemon: Start) -> None:
-    lsns, numbers = [0], [0]
+def test_numbers_of_frames_and_segments_go_on_over_every_kind_of_start(start_daemon: Start, home: Path) -> None:
+    configure(home, flush_interval_ms=60_000)
+    last_lsn, last_number = 0, 0
     for ending in ("kill", "stop", "stop", "kill", "kill"):
         daemon = start_daemon()
         with daemon.connect() as connection:
             append(connection, create(connection))
-        reading = read_journal(str(daemon.root / ".journal"))
-        assert reading.next_lsn - 1 > lsns[-1]
-        assert min(segment_numbers(daemon)) > numbers[-1] - 2, "a segment from before the last start is still there"
-        assert max(segment_numbers(daemon)) > numbers[-1]
-        lsns.append(reading.next_lsn - 1)
-        numbers.append(max(segment_numbers(daemon)))
+        assert min(segment_numbers(daemon)) > last_number
+        [frame] = read_journal(str(daemon.root / ".journal")).frames
+        assert frame.lsn > last_lsn
         if ending == "kill":
             daemon.kill()
         else:
             assert daemon.stop() == 0
-        assert read_journal(str(daemon.root / ".journal")).next_lsn >= lsns[-1]
+        last_number = max(segment_numbers(daemon))
+        last_lsn = read_journal(str(daemon.root / ".journal")).next_lsn - 1
 
 
 def test_a_kill_without_any_append_leaves_nothing_behind(start_daemon: Start) -> None:
@@ -153,3 +154,65 @@ def test_many_sessions_of_a_killed_daemon_are_all_recovered(start_daemon: Start)
         listed = {one["session_id"]: one for one in connection.call("sessions.list", limit=0)["sessions"]}
         assert {listed[session_id]["events"] for session_id in sessions} == {2}
         assert connection.call("sessions.verify") == {"sessions": 90, "events": 180, "problems": []}
+
+
+def recovered_session(start_daemon: Start) -> tuple[RunningDaemon, str]:
+    """A daemon that has just recovered a session of its dead predecessor."""
+    daemon = start_daemon()
+    with daemon.connect() as connection:
+        session_id = create(connection)
+        append(connection, session_id, event("the prompt"), event("x", "tool_call"))
+    daemon.kill()
+    return start_daemon(), session_id
+
+
+def test_a_session_that_died_is_recovered_until_somebody_goes_on(start_daemon: Start, home: Path) -> None:
+    configure(home, flush_interval_ms=60_000)
+    daemon, session_id = recovered_session(start_daemon)
+    summary = summary_of(daemon.root, session_id)
+    assert (summary["recovered"], summary["state"], summary["prompt"]) == (True, "recovered", "the prompt")
+    assert (summary["events"], summary["tool_calls_total"]) == (2, 1)
+    assert summary["ended_at"]
+    with daemon.connect() as connection:
+        assert connection.call("sessions.list")["sessions"][0]["state"] == "recovered"
+        append(connection, session_id)
+        connection.call("sessions.rename", session_id=session_id, title="behind the reopening")
+        summary = summary_of(daemon.root, session_id)
+        assert (summary["recovered"], summary["state"], summary["ended_at"]) == (False, "open", "")
+        assert connection.call("sessions.list")["sessions"][0]["state"] == "open"
+
+
+def test_a_finish_that_comes_with_the_reopening_append_stands(start_daemon: Start) -> None:
+    """The append is on its way when another client finishes: the summary is not opened again behind it."""
+    daemon, session_id = recovered_session(start_daemon)
+    with daemon.connect() as one, daemon.connect() as other:
+        renames = [other.send("sessions.rename", session_id=session_id, title=f"t{n}") for n in range(3)]
+        appended = one.send("sessions.append", session_id=session_id, events=[event()])
+        finished = other.send("sessions.finish", session_id=session_id, summary={"success": True})
+        for request in (*renames, finished):
+            other.wait_reply(request)
+        one.wait_reply(appended)
+        one.call("sessions.rename", session_id=session_id, title="behind all")
+        summary = summary_of(daemon.root, session_id)
+    assert (summary["state"], summary["recovered"], summary["success"]) == ("finished", False, True)
+
+
+def test_foreign_and_finished_summaries_are_not_completed(start_daemon: Start, home: Path) -> None:
+    configure(home, flush_interval_ms=60_000)
+    daemon = start_daemon()
+    with daemon.connect() as connection:
+        finished = create(connection)
+        connection.call("sessions.finish", session_id=finished, summary={"success": True})
+        folders = [
+            foreign_session(daemon.root, f"mink-20260101T000000-0000000{number}", text)
+            for number, text in enumerate(('{"model": "m", "ended_at": ""}', "{broken", None))
+        ]
+        names = [finished, *(folder.name for folder in folders)]
+        for name in names:
+            append(connection, name, event("unflushed"))
+    before = {path: path.read_bytes() for path in daemon.root.glob("*/summary.json")}
+    daemon.kill()
+    daemon = start_daemon()
+    assert {path: path.read_bytes() for path in daemon.root.glob("*/summary.json")} == before
+    with daemon.connect() as connection:
+        assert [contents_of(connection, name)[-1] for name in names] == ["unflushed"] * 4

@@ -21,7 +21,6 @@ from typing import Any, NoReturn
 
 from tests.support.power_recorder import Operation, Recorder, change_program, locate, trace_sink
 
-
 CUT_OFF = "cut off:"
 """What the process says when the step was due, so that a test knows that it came so far."""
 

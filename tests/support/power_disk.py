@@ -105,14 +105,18 @@ class Folder:
     now: dict[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Change:
-    """One change of folders that is not durable: ``leaves`` and ``comes`` are (folder, name, inode)."""
+    """One change of folders: ``leaves`` and ``comes`` are (folder, name, inode).
+
+    A durable one is kept while an older one is not: a change counts in its order, whenever it became durable.
+    """
 
     clock: int
     kind: str
     leaves: tuple[int, str, int] | None = None
     comes: tuple[int, str, int] | None = None
+    durable: bool = False
 
     @property
     def home(self) -> int:
@@ -226,13 +230,10 @@ class Disk:
         elif inode is None:
             for file in self.files.values():
                 file.settle(until)
-        kept = []
         for change in self.changes:
-            if change.clock <= until and inode in (None, change.home):
-                _apply(change, {number: folder.base for number, folder in self.folders.items()})
-            else:
-                kept.append(change)
-        self.changes = kept
+            change.durable = change.durable or (change.clock <= until and inode in (None, change.home))
+        while self.changes and self.changes[0].durable:
+            _apply(self.changes.pop(0), {number: folder.base for number, folder in self.folders.items()})
 
     def _change(
         self, kind: str, leaves: tuple[int, str, int] | None = None, comes: tuple[int, str, int] | None = None
@@ -259,8 +260,9 @@ class Disk:
     def tree(self, state: State) -> Tree:
         """What a state's folders hold, from the root on."""
         folders = {number: folder.base for number, folder in self.folders.items()}
-        for number in sorted(state.changes):
-            change = self.changes[number]
+        for number, change in enumerate(self.changes):
+            if not change.durable and number not in state.changes:
+                continue
             for place in (change.leaves, change.comes):
                 if place and folders[place[0]] is self.folders[place[0]].base:
                     folders[place[0]] = dict(folders[place[0]])
@@ -386,7 +388,7 @@ class States:
             inode for folder in disk.folders.values() for inode in (*folder.base.values(), *folder.now.values())
         }
         reachable |= {change.comes[2] for change in disk.changes if change.comes}
-        self.changes = frozenset(range(len(disk.changes)))
+        self.changes = frozenset(number for number, change in enumerate(disk.changes) if not change.durable)
         self.sectors: dict[tuple[int, int], list[Version]] = {}
         self.sizes: dict[int, list[tuple[int, int]]] = {}
         self.writes: dict[tuple[int, int], dict[tuple[int, int], Version]] = {}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.daemon import Connection, RpcError
+from tests.support.logs import shape_c
 
 
 def event(content: object = "hello", event_type: str = "user_message", **more: Any) -> dict[str, Any]:
@@ -100,3 +101,18 @@ def lost_events(root: Path, session_id: str) -> list[dict[str, Any]]:
     """What ``.lost`` keeps of a session."""
     path = root / ".lost" / f"{session_id}.jsonl"
     return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]] if path.exists() else []
+
+
+def summary_of(root: Path, session_id: str) -> dict[str, Any]:
+    """The summary as it lies."""
+    return dict(json.loads((root / session_id / "summary.json").read_bytes()))
+
+
+def foreign_session(root: Path, name: str, summary: str | None) -> Path:
+    """A folder with one event that somebody else made."""
+    folder = root / name
+    folder.mkdir()
+    (folder / "events.jsonl").write_bytes(shape_c(content="theirs") + b"\n")
+    if summary is not None:
+        (folder / "summary.json").write_text(summary)
+    return folder
