@@ -16,6 +16,9 @@ AVAILABLE = shutil.which("strace") is not None
 
 
 @contextlib.contextmanager
+STRACE_LEAVES_SECONDS = 3.0
+
+
 def injecting(pid: int, call: str, fault: str, *, path: str | None = None) -> Iterator[None]:
     """While the block runs: ``inject=CALL:FAULT`` in all threads of ``pid``, on ``path`` alone where one is given."""
     only = ("-P", path) if path else ()
@@ -27,7 +30,11 @@ def injecting(pid: int, call: str, fault: str, *, path: str | None = None) -> It
         yield
     finally:
         strace.terminate()
-        strace.wait()
+        try:
+            strace.wait(STRACE_LEAVES_SECONDS)
+        except subprocess.TimeoutExpired:  # it waits for ever for a thread of a process that was killed under it
+            strace.kill()
+            strace.wait()
         assert strace.stderr is not None
         strace.stderr.close()
 
