@@ -15,10 +15,10 @@ from collections.abc import Iterator
 AVAILABLE = shutil.which("strace") is not None
 
 
-@contextlib.contextmanager
 STRACE_LEAVES_SECONDS = 3.0
 
 
+@contextlib.contextmanager
 def injecting(pid: int, call: str, fault: str, *, path: str | None = None) -> Iterator[None]:
     """While the block runs: ``inject=CALL:FAULT`` in all threads of ``pid``, on ``path`` alone where one is given."""
     only = ("-P", path) if path else ()
