@@ -93,9 +93,7 @@ class SegmentFeed:
         self._full = [segment for segment in self._full if segment.last_lsn > self.flushed_lsn]
         for segment in done:
             segment.close()
-        await asyncio.get_running_loop().run_in_executor(
-            self._threads, durable.remove_files, [segment.path for segment in done]
-        )
+        await asyncio.get_running_loop().run_in_executor(self._threads, _remove_in_order, [one.path for one in done])
 
     async def abandon(self) -> None:
         """Close everything and never write here again; the files stay for recovery."""
@@ -140,3 +138,9 @@ class SegmentFeed:
             if os.path.exists(segment.path):
                 durable.remove_file(segment.path)
             raise
+
+
+def _remove_in_order(oldest_first: list[str]) -> None:
+    """Each durably before the next, so that what is missing is always the beginning. In a thread."""
+    for path in oldest_first:
+        durable.remove_file(path)

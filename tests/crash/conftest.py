@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 CI_ROUNDS = 200
+THOROUGH_ROUNDS = 1000
+"""With ``--rounds`` from here on nothing is left out of the enumerations either."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -21,6 +23,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def rounds(request: pytest.FixtureRequest) -> int:
     """How many times to kill: ``--rounds N``."""
     return int(request.config.getoption("--rounds") or CI_ROUNDS)
+
+
+@pytest.fixture
+def share(rounds: int) -> int:
+    """Of the states and steps that other tests have much like them, one in so many is tried."""
+    return 1 if rounds >= THOROUGH_ROUNDS else 3
 
 
 @pytest.fixture

@@ -167,7 +167,7 @@ def test_strace_proves_the_recording_of_the_daemon_whole(record: Record, watch: 
 
 
 @pytest.mark.timeout(600)
-def test_a_daemon_that_follows_a_killed_one_may_lose_power_too(record: Record) -> None:
+def test_a_daemon_that_follows_a_killed_one_may_lose_power_too(record: Record, share: int) -> None:
     """A kill with much unflushed, and then a successor: what the kernel still held back is lost at every operation."""
     daemon, trace = record()
     with daemon.connect() as connection, daemon.connect() as watcher:
@@ -183,11 +183,11 @@ def test_a_daemon_that_follows_a_killed_one_may_lose_power_too(record: Record) -
         append(connection, session_id, "after the recovery")
     end(successor, cleanly=False)
     before = read_trace(trace)
-    assert_survives(continued(before, read_trace(second)), first=len(before))
+    assert_survives(continued(before, read_trace(second)), first=len(before), share=share)
 
 
 @pytest.mark.timeout(600)
-def test_a_recovery_after_a_kill_may_be_cut_anywhere_and_run_again(record: Record, watch: Path) -> None:
+def test_a_recovery_after_a_kill_may_be_cut_anywhere_and_run_again(record: Record, watch: Path, share: int) -> None:
     daemon, trace = record()
     with daemon.connect() as connection, daemon.connect() as watcher:
         live_a_whole_life(connection, watcher)
@@ -196,7 +196,7 @@ def test_a_recovery_after_a_kill_may_be_cut_anywhere_and_run_again(record: Recor
     before = read_trace(trace)
     with recording(str(watch)) as during:
         recover(str(watch / ROOT))
-    assert_survives(continued(before, during), first=len(before))
+    assert_survives(continued(before, during), first=len(before), share=share)
 
 
 @pytest.mark.timeout(600)
@@ -235,9 +235,11 @@ def delete_and_restore(connection: Connection) -> None:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("act", [create_again, delete_and_restore])
-def test_a_kill_in_the_middle_and_a_power_cut_later(act: Callable[[Connection], None], tmp_path: Path) -> None:
+def test_a_kill_in_the_middle_and_a_power_cut_later(
+    act: Callable[[Connection], None], tmp_path: Path, share: int
+) -> None:
     """What a killed daemon had renamed may stand there unsynced: what is then acknowledged in it must survive."""
-    for number in count(1):
+    for number in count(1, 1 if act is create_again else share):
         watch = tmp_path / f"disk-{number}"
         watch.mkdir()
         if kill_and_cut(watch, act, number):

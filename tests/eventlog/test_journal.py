@@ -150,6 +150,28 @@ def test_reading_begins_above_the_highest_flushed_lsn(tmp_path: Path) -> None:
     assert (reading.frames, reading.flushed_lsn, reading.next_lsn, reading.next_number) == ([], 4, 5, 4)
 
 
+def test_segments_that_have_gone_were_flushed(tmp_path: Path) -> None:
+    """The oldest go first, before a frame has said how far the flush came: that is no damage."""
+    write_resting_segment(str(tmp_path), 1, 1)
+    write_segment(tmp_path, [[entry(7)], [entry(8)]], number=4, first_lsn=7, flushed_lsn=2)
+    reading = read_journal(str(tmp_path))
+    assert ([frame.lsn for frame in reading.frames], reading.damaged, reading.flushed_lsn) == ([7, 8], [], 6)
+    write_segment(tmp_path, [[entry(3)]], number=3, first_lsn=3)
+    reading = read_journal(str(tmp_path))
+    assert [frame.lsn for frame in reading.frames] == [3, 7, 8]
+    assert len(reading.damaged) == 1
+
+
+def test_a_first_segment_whose_header_is_gone_has_not_been_flushed(tmp_path: Path) -> None:
+    path = write_segment(tmp_path, [[entry(1)], [entry(2)]])
+    write_segment(tmp_path, [[entry(3)]], number=2, first_lsn=3)
+    overwrite(path, 0, bytes(SECTOR))
+    reading = read_journal(str(tmp_path))
+    assert [frame.lsn for frame in reading.frames] == [3]
+    [sentence] = reading.damaged
+    assert "1 to 2" in sentence
+
+
 def test_a_segment_that_was_never_begun_is_no_damage(tmp_path: Path) -> None:
     write_segment(tmp_path, [[entry(1)]])
     SegmentWriter(str(tmp_path), 2).prepare().close()

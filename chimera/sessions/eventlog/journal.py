@@ -226,9 +226,10 @@ def list_segments(folder: str) -> list[tuple[int, str]]:
 def read_journal(folder: str) -> JournalReading:
     """Read every segment; writes nothing.
 
-    Reading starts above the highest flushed LSN that any header or frame states, and ends where a frame is not whole
-    or its LSN is not the expected one, unless a later frame says that the missing one had been synced: then it is
-    damage, reported, and reading goes on behind it.
+    Reading starts above the highest flushed LSN that any header or frame states, and not before the oldest segment,
+    for they go when they are flushed, oldest first. It ends where a frame is not whole or its LSN is not the expected
+    one, unless a later frame says that the missing one had been synced: then it is damage, reported, and reading goes
+    on behind it.
 
     Raises:
         OSError: a segment cannot be read.
@@ -237,6 +238,7 @@ def read_journal(folder: str) -> JournalReading:
     found: list[Frame] = []
     headers: list[tuple[int, int]] = []
     unreadable: list[str] = []
+    oldest_lsn: int | None = None
     for _number, path in segments:
         with open(path, "rb") as file:
             data = file.read()
@@ -244,13 +246,18 @@ def read_journal(folder: str) -> JournalReading:
         if header is None:
             if any(data[:SECTOR]):  # one that was never begun is all zeros there
                 unreadable.append(f"{os.path.basename(path)} of the journal begins with no header that we can read")
+            if oldest_lsn is None and data.strip(b"\0"):
+                oldest_lsn = 0  # there is an older one; what was in it is not known
             continue
         first_lsn, flushed_lsn, salt = header
         headers.append((first_lsn, flushed_lsn))
+        if oldest_lsn is None and len(data) > SECTOR:
+            oldest_lsn = first_lsn
         found.extend(_frames_of(data, zlib.crc32(salt)))
     found.sort(key=lambda frame: frame.lsn)
     flushed = max((flushed for _, flushed in headers), default=0)
     flushed = max([flushed, *(frame.flushed_lsn for frame in found)])
+    flushed = max(flushed, (oldest_lsn or 0) - 1)
     frames, damaged = _acknowledged(found, flushed)
     last = max([flushed, *(first - 1 for first, _ in headers), *(frame.lsn for frame in found)])
     return JournalReading(
