@@ -105,6 +105,10 @@ class _Barrier:
     session_id: str | None = None
     frame: bool = False
 
+    @property
+    def needs_frame(self) -> bool:
+        return self.frame or self.session_id is not None
+
 
 class Committer:
     """Numbers, journals, writes, answers, publishes. All on the event loop but the sync of a slow disk.
@@ -414,15 +418,21 @@ class Committer:
             _refuse_barrier(barrier, failure)
 
     def _refuse_queue(self, error: OSError) -> None:
-        """Before numbering: nothing has happened yet, so nothing needs recovery."""
+        """Before numbering: nothing has happened yet, so nothing needs recovery. Who only waits needs no room."""
         queue, self._queue = self._queue, []
         self.waiting_bytes = 0
+        waiting: list[asyncio.Future[None]] = []
         for item in queue:
             failure = storage_failure(error, "nothing was changed")
-            if isinstance(item, _Barrier):
+            if not isinstance(item, _Barrier):
+                item[1].done(failure)
+            elif item.needs_frame:
                 _refuse_barrier(item.reached, failure)
             else:
-                item[1].done(failure)
+                waiting.append(item.reached)
+        if waiting:
+            self._unsynced.append(_Batch(barriers=waiting))
+            self._sync()
 
     def _lack_of_space(self) -> OSError | None:
         """ENOSPC before the disk says so: what is journalled must also fit into the session files (store rule 7)."""

@@ -165,10 +165,7 @@ class Store:
                 lifecycle.complete_recovered(paths.session_folder(self.root, session_id))
             except OSError as error:
                 log.warning("the summary of %s could not be completed: %s", session_id, error.strerror or error)
-        for session_id, reason in recovered.lost.items():
-            log.warning("acknowledged events of %s were kept in .lost: %s", session_id, reason)
-        for sentence in recovered.damaged:
-            log.error("%s; the journal was kept in .lost", sentence)
+        _report(recovered)
         return recovered
 
     def _begin(self, recovered: Recovered) -> None:
@@ -377,6 +374,7 @@ class Store:
                 log.error("recovery has not succeeded yet: %s", error)
                 continue
             break
+        _report(recovered)
         self._begin(recovered)
         self._changed.update(recovered.sessions)
         for session_id in recovered.sessions:
@@ -423,6 +421,13 @@ class Store:
 
     async def _in_thread(self, work: Callable[..., Result], *arguments: Any) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+
+def _report(recovered: Recovered) -> None:
+    for session_id, reason in recovered.lost.items():
+        log.warning("acknowledged events of %s were kept in .lost: %s", session_id, reason)
+    for sentence in recovered.damaged:
+        log.error("%s; the journal was kept in .lost", sentence)
 
 
 def _rows_of(root: str, session_ids: set[str], heads: dict[str, int]) -> tuple[list[SessionRow], list[str]]:

@@ -131,6 +131,7 @@ def test_every_shutdown_waits_for_the_flush_that_runs(start_daemon: Callable[...
             append(connection, session_id, event("unsynced"))
             connection.call("daemon.shutdown")
             daemon.process.wait()
+            daemon.log.close()
     assert read_journal(journal_of(daemon)).frames, "the sync had failed, and yet the journal was emptied"
     with start_daemon().connect() as connection:
         assert contents_of(connection, session_id) == ["hello", "unsynced"]

@@ -277,8 +277,22 @@ class EventLog:
         """The writer, read anew when somebody else has appended since."""
         writer = self._writer
         if writer is None or self._writer_stamp != _stamp(self.directory) or lock.mark != writer.chain:
+            known = writer.seq if writer is not None else 0
             writer = self._writer = SessionWriter.open(self.directory, self.session_id, self._layout)
+            if self._fsync != "never":
+                self._build_on(writer, known)
         return writer
+
+    def _build_on(self, writer: SessionWriter, known: int) -> None:
+        """What others wrote, the folder itself among it, may be in the page cache alone: our syncs cover it too.
+
+        Else a power cut could take the event before one that we answered for.
+        """
+        if not known:
+            durable.sync_folder(self._root)
+        if writer.layout.one_file_an_event:
+            for file in {writer.places.file_of(seq) for seq in range(known + 1, writer.seq + 1)} - {None, PACKED_FILE}:
+                self._unsynced.note(os.path.join(self.directory, str(file)), 0)
 
     def _write(self, writer: SessionWriter, numbered: NumberedEvents) -> None:
         if writer.layout.one_file_an_event:
