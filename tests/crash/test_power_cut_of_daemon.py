@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from chimera.sessions.eventlog.journal import SEGMENT_BYTES
+from chimera.sessions.eventlog.log import EventLog
 from chimera.sessions.eventlog.recovery import Recovered
 from tests.support import power_recorder, power_strace
 from tests.support.crash_client import event
 from tests.support.crash_faults import arm, kill_prefix
+from tests.support.crash_ledger import Found
 from tests.support.daemon import Connection, RunningDaemon
 from tests.support.power_check import cut_power, some_states
 from tests.support.power_disk import continued
@@ -221,6 +223,41 @@ def test_a_recovery_after_a_power_cut_may_be_cut_too(record: Record, tmp_path: P
         assert not report.failures, f"{state.label} before {before}, recovery cut again:\n{report}"
         distinct += report.distinct
     assert distinct > 100
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("flavour", LAYOUTS)
+def test_what_is_acknowledged_behind_another_programs_events_survives(
+    record: Record, watch: Path, flavour: str
+) -> None:
+    """An embedder does not sync and ends; the daemon goes on behind its events, and the power goes."""
+    daemon, first = record()
+    with daemon.connect() as connection:
+        session_id = connection.call("sessions.create", flavour=flavour)["session_id"]
+        append(connection, session_id, "the first")
+    end(daemon, cleanly=True)
+    with recording(str(watch)) as second:
+        log = EventLog(watch / ROOT / session_id, fsync="never")
+        for number in range(3):
+            log.append("user_message", {"token": f"never synced {number}"})
+    daemon, third = record()
+    with daemon.connect() as connection:
+        append(connection, session_id, "behind it")
+        until_flushed(connection)
+        append(connection, session_id, "and once more")
+    end(daemon, cleanly=False)
+    before = continued(read_trace(first), second)
+    operations = continued(before, read_trace(third))
+    report = cut_power(operations, OnlyAnswered(operations), first=len(before))
+    assert not report.failures, str(report)
+
+
+class OnlyAnswered(StoreJudge):
+    """Leaves alone what was not appended through the daemon: nobody promised that it would last."""
+
+    def complaints(self, found: Found, before: int) -> list[str]:
+        ours = ("answered", "shown", ".lost", "recovery")
+        return [wrong for wrong in super().complaints(found, before) if any(word in wrong for word in ours)]
 
 
 def create_again(connection: Connection) -> None:
