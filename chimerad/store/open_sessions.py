@@ -12,7 +12,7 @@ import stat
 import time
 from dataclasses import dataclass, field
 
-from chimera import paths
+from chimera import durable, paths
 from chimera.errors import MalformedSummary, NoSummary, SessionNotFound, StorageError
 from chimera.flavours import FLAVOURS, origin_of
 from chimera.sessions.eventlog.locks import SessionLock
@@ -184,6 +184,10 @@ def _read_under_lock(folder: str, session_id: str, lock: SessionLock) -> OpenSes
         flavour = FLAVOURS.get(origin_of(session_id))
         layout = flavour.layout if flavour else "jsonl"
     writer = SessionWriter.open(folder, session_id, layout if layout != "packed" else "jsonl")
+    if writer.seq or generation is None:
+        # others may have written what is there and never synced it: nothing that we answer for may hang behind it
+        durable.sync_folder(os.path.dirname(folder))
+        durable.make_durable(os.path.join(folder, name) for name in writer.places.files())
     session = OpenSession(
         session_id=session_id,
         folder=folder,

@@ -22,7 +22,16 @@ class Story:
     """The system calls of a traced daemon, in order; a call that strace interrupted counts where it ended."""
 
     def __init__(self, trace: Path) -> None:
-        self.calls = [line for line in trace.read_text(errors="replace").splitlines() if "<unfinished" not in line]
+        self.calls: list[str] = []
+        begun: dict[str, str] = {}
+        for line in trace.read_text(errors="replace").splitlines():
+            thread = line.split(maxsplit=1)[0]
+            if line.endswith("<unfinished ...>"):
+                begun[thread] = line.removesuffix("<unfinished ...>")
+            elif " resumed>" in line:
+                self.calls.append(begun.pop(thread) + line.partition(" resumed>")[2])
+            else:
+                self.calls.append(line)
 
     def place(self, pattern: str, after: int = -1) -> int:
         for number in range(after + 1, len(self.calls)):

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from chimera.config import Config, StoreConfig
@@ -39,6 +40,11 @@ def live(home: Path, life: Life, **settings: Any) -> None:
             await store.stop()
 
     asyncio.run(run())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - what ends it is a thread of the store's
+        await asyncio.sleep(0.01)
 
 
 async def create(store: Store, session_id: str = "mink-a", layout: str | None = None) -> str:
@@ -157,8 +163,7 @@ def test_a_mistake_in_one_answer_leaves_nobody_else_waiting(home: Path) -> None:
         for outcome in await asyncio.gather(*behind):
             assert isinstance(outcome, StorageError)
             assert outcome.details["outcome"] == "unknown"
-        while isinstance(await send(store, session_id, "behind-0"), StorageError):
-            await asyncio.sleep(0.01)
+        await until(lambda: store._committer.suspended is None)
         page = await store.read(session_id, 1, 100)
         assert len(page.events) == 8  # all had been durable
 
@@ -213,18 +218,14 @@ def test_a_list_shows_what_was_acknowledged_before_it_was_asked(home: Path) -> N
         async def events_listed() -> int:
             listing = await store.list_sessions(query)
             [record] = listing.sessions
-            import msgspec
-
             return int(msgspec.json.decode(record)["events"])
 
         for number in range(1, 60):
             await append(store, session_id)
             early = asyncio.ensure_future(events_listed())
             await asyncio.sleep(0)
-            assert (await append(store, session_id)).last_seq == 2 * number
-            assert await events_listed() == 2 * number
-            await early
-            assert await events_listed() == 2 * number
+            assert await events_listed() == number
+            assert await early == number
 
     live(home, life)
 
@@ -241,8 +242,7 @@ def test_what_cannot_be_kept_in_lost_keeps_its_place_in_the_journal(home: Path) 
         assert store._committer.suspended is not None
         assert store._committer.suspended.errno in (errno.ENOTDIR, errno.EEXIST)
         (home / "eventlog" / ".lost").unlink()
-        while store._committer.suspended is not None:
-            await asyncio.sleep(0.01)
+        await until(lambda: store._committer.suspended is None)
         lost = home / "eventlog" / ".lost" / f"{session_id}.jsonl"
         assert lost.read_bytes().count(b"\n") == 1
 

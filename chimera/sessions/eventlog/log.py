@@ -291,8 +291,8 @@ class EventLog:
         if not known:
             durable.sync_folder(self._root)
         if writer.layout.one_file_an_event:
-            for file in {writer.places.file_of(seq) for seq in range(known + 1, writer.seq + 1)} - {None, PACKED_FILE}:
-                self._unsynced.note(os.path.join(self.directory, str(file)), 0)
+            for file in writer.places.files(known + 1) - {PACKED_FILE}:
+                self._unsynced.note(os.path.join(self.directory, file), 0)
 
     def _write(self, writer: SessionWriter, numbered: NumberedEvents) -> None:
         if writer.layout.one_file_an_event:
@@ -435,7 +435,10 @@ def _stamp(directory: str) -> tuple[object, ...]:
 
 def _segments_wait(root: str) -> bool:
     """A quick look whether the journal may hold frames: a segment bigger than the trace of a clean stop."""
-    return any(os.path.getsize(path) > SECTOR for _, path in list_segments(paths.journal_folder(root)))
+    try:
+        return any(os.path.getsize(path) > SECTOR for _, path in list_segments(paths.journal_folder(root)))
+    except FileNotFoundError:
+        return True  # a daemon starts or stops at this moment
 
 
 def _empty_reading(directory: str) -> LogReading:

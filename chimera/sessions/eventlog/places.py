@@ -77,6 +77,10 @@ class Places:
         index = bisect_left(self._seqs, seq)
         return self._files[index] if index < len(self._seqs) and self._seqs[index] == seq else None
 
+    def files(self, from_seq: int = 1) -> set[str]:
+        """The names of the files that the events from a number on lie in."""
+        return set(self._files[bisect_left(self._seqs, from_seq) :])
+
     def _end_of_run(self, index: int, last: int) -> int:
         file, end = self._files[index], index + 1
         while end < last and self._files[end] is file and self._seqs[end] not in self._rendered:
