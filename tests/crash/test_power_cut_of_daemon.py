@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -17,7 +18,7 @@ from chimera.sessions.eventlog.recovery import Recovered
 from tests.support import power_recorder, power_strace
 from tests.support.crash_client import event
 from tests.support.crash_faults import arm, kill_prefix
-from tests.support.crash_ledger import Found
+from tests.support.crash_ledger import Conversation, Found, find
 from tests.support.daemon import Connection, RunningDaemon
 from tests.support.power_check import cut_power, some_states
 from tests.support.power_disk import continued
@@ -223,6 +224,37 @@ def test_a_recovery_after_a_power_cut_may_be_cut_too(record: Record, tmp_path: P
         assert not report.failures, f"{state.label} before {before}, recovery cut again:\n{report}"
         distinct += report.distinct
     assert distinct > 100
+
+
+@pytest.mark.timeout(300)
+def test_a_daemon_starts_on_what_a_cut_leaves_whatever_the_index_says(
+    record: Record, watch: Path, tmp_path: Path
+) -> None:
+    """The real start, socket and all, beside an index of another time: ahead of the log, or none."""
+    daemon, trace = record()
+    with daemon.connect() as connection, daemon.connect() as watcher:
+        live_a_whole_life(connection, watcher)
+    end(daemon, cleanly=True)
+    operations = read_trace(trace)
+    conversation = Conversation(operations)
+    for number, (before, disk, state) in enumerate(some_states(operations, 12, seed=2)):
+        folder = tmp_path / f"state-{number}"
+        disk.materialise(state, str(folder))
+        if number % 2 and (folder / "home").is_dir():
+            shutil.copytree(watch / "home" / "state", folder / "home" / "state", dirs_exist_ok=True)
+        again = RunningDaemon(folder / "home").wait_ready()
+        with again.connect() as connection:
+            assert connection.call("sessions.verify")["problems"] == []
+            listed = connection.call("sessions.list", limit=0)["sessions"]
+            for record_of_session in listed:
+                append(connection, record_of_session["session_id"], "after the cut")
+        assert again.stop() == 0
+        found = find(str(again.root))
+        assert {one["session_id"]: one["events"] + 1 for one in listed} == {
+            session_id: len(session.records) for session_id, session in found.sessions.items()
+        }
+        wrong = [wrong for wrong in conversation.ledger(before).complaints(found) if "nobody appended" not in wrong]
+        assert not wrong, f"{state.label} before {before}:\n" + "\n".join(wrong)
 
 
 @pytest.mark.timeout(600)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import queue
 import random
 import subprocess
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -95,10 +97,69 @@ def test_embedders_killed_at_random_lose_nothing(tmp_path: Path, rounds: int) ->
     print(f"{rounds} kills, {sum(map(len, acknowledged.values()))} appends acknowledged")
 
 
-def start_embedder(folder: str, name: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.support.crash_embedder", folder, name], stdout=subprocess.PIPE
-    )
+@pytest.mark.timeout(3600)
+def test_embedders_beside_a_daemon_that_dies_again_and_again_lose_nothing(home: Path, rounds: int) -> None:
+    """They go through the daemon while it lives, recover its journal when it died, and write by themselves until the
+    next one comes: one log all the while."""
+    dice = random.Random(rounds)
+    folder = home / "eventlog" / "stoat-20260101T000000-00000001"
+    daemon = RunningDaemon(home).wait_ready()
+    writers = [start_embedder(str(folder), f"writer{number}", "patient") for number in range(2)]
+    outputs = [Output(writer) for writer in writers]
+    try:
+        for _ in range(max(rounds // 10, 3)):
+            for output in outputs:
+                output.wait_lines(dice.choice((1, 5, 20)))
+            daemon.kill()
+            for output in outputs:
+                output.wait_lines(dice.choice((1, 5, 20)))
+            daemon = RunningDaemon(home).wait_ready()
+    finally:
+        for writer in writers:
+            writer.kill()
+        daemon.kill()
+    known: dict[int, str] = {}
+    for output in outputs:
+        for line in output.rest():
+            index, token = line.split()
+            assert int(index) not in known, f"two appends were answered with index {int(index)}"
+            known[int(index)] = token.decode()
+    final = RunningDaemon(home).wait_ready()
+    assert final.stop() == 0
+    check_embedded(str(folder), known)
+    print(f"{len(known)} appends acknowledged")
+
+
+class Output:
+    """What an embedder says, read in a thread of its own so that it never has to wait for us."""
+
+    def __init__(self, writer: subprocess.Popen[bytes]) -> None:
+        self.lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self.all: list[bytes] = []
+        self.thread = threading.Thread(target=self._read, args=(writer,))
+        self.thread.start()
+
+    def wait_lines(self, count: int) -> None:
+        """Return when so many more appends were answered."""
+        for _ in range(count):
+            self.lines.get(timeout=30)
+
+    def rest(self) -> list[bytes]:
+        self.thread.join()
+        return self.all
+
+    def _read(self, writer: subprocess.Popen[bytes]) -> None:
+        assert writer.stdout is not None
+        with writer, writer.stdout as stdout:
+            for line in stdout:
+                if line.endswith(b"\n"):
+                    self.all.append(line)
+                    self.lines.put(line)
+
+
+def start_embedder(folder: str, name: str, *options: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "tests.support.crash_embedder", folder, name, *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE)
 
 
 def check_embedded(folder: str, known: dict[int, str]) -> None:
