@@ -117,7 +117,10 @@ class Flusher:
         await self._commit_index(mark.lsn)
         if self._committer.feed is not feed or self._committer.suspended is not None:
             return
-        await feed.flushed(mark.lsn)
+        try:
+            await feed.flushed(mark.lsn)
+        except OSError as error:
+            log.warning("a journal segment that is flushed cannot be removed: %s", error.strerror or error)
         self._committer.flushed(mark)
         self._committer.note_flushed()
         for session in touched:

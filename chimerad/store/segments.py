@@ -85,15 +85,18 @@ class SegmentFeed:
         return lsn
 
     async def flushed(self, lsn: int) -> None:
-        """Everything up to ``lsn`` is in the sessions' files for good: drop the segments that hold nothing else."""
+        """Everything up to ``lsn`` is in the sessions' files for good: drop the segments that hold nothing else.
+
+        The oldest first, each durably before the next, so that what is missing is always the beginning.
+
+        Raises:
+            OSError: one could not be removed; it is tried again with the next flush.
+        """
         self.flushed_lsn = max(self.flushed_lsn, lsn)
-        done = [segment for segment in self._full if segment.last_lsn <= self.flushed_lsn]
-        if not done:
-            return
-        self._full = [segment for segment in self._full if segment.last_lsn > self.flushed_lsn]
-        for segment in done:
-            segment.close()
-        await asyncio.get_running_loop().run_in_executor(self._threads, _remove_in_order, [one.path for one in done])
+        loop = asyncio.get_running_loop()
+        while self._full and self._full[0].last_lsn <= self.flushed_lsn:
+            await loop.run_in_executor(self._threads, durable.remove_files, [self._full[0].path])
+            self._full.pop(0).close()
 
     async def abandon(self) -> None:
         """Close everything and never write here again; the files stay for recovery."""
@@ -138,9 +141,3 @@ class SegmentFeed:
             if os.path.exists(segment.path):
                 durable.remove_file(segment.path)
             raise
-
-
-def _remove_in_order(oldest_first: list[str]) -> None:
-    """Each durably before the next, so that what is missing is always the beginning. In a thread."""
-    for path in oldest_first:
-        durable.remove_file(path)

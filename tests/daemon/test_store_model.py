@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import shutil
-import signal
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -257,17 +256,13 @@ class StoreModel(RuleBasedStateMachine):
         assert self.refused("sessions.restore", trash_id=session.trash_id) == "session_not_found"
         session.trash_id = None
 
-    @rule()
-    def restart(self) -> None:
+    @rule(killed=st.booleans())
+    def restart(self, killed: bool) -> None:
         self.connection.socket.close()
-        assert type(self).daemon.stop() == 0
-        self.start()
-
-    @rule()
-    def kill(self) -> None:
-        self.connection.socket.close()
-        type(self).daemon.process.send_signal(signal.SIGKILL)
-        type(self).daemon.process.wait()
+        if killed:
+            type(self).daemon.kill()
+        else:
+            assert type(self).daemon.stop() == 0
         self.start()
 
     @classmethod
@@ -316,7 +311,7 @@ def test_the_store_behaves_like_its_model() -> None:
     StoreModel.start()
     try:
         StoreModel.TestCase.settings = settings(
-            max_examples=int(os.environ.get("MODEL_EXAMPLES", "25")),
+            max_examples=int(os.environ.get("MODEL_EXAMPLES", "40")),
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),
