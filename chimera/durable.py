@@ -11,7 +11,7 @@ import contextlib
 import ctypes
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from chimera.paths import FILE_MODE, FOLDER_MODE
 
@@ -186,18 +186,18 @@ def preallocate(path: str, size: int) -> None:
     sync_folder(os.path.dirname(path))
 
 
-def make_durable(paths: Iterable[str]) -> list[tuple[str, OSError]]:
-    """Make many files and the folders that hold them durable.
+def make_durable(paths: Iterable[str], folders: Collection[str] | None = None) -> list[tuple[str, OSError]]:
+    """Make many files and the folders that hold them durable; of the folders only ``folders``, where those are given.
 
     Returns the paths that cannot be reached any more (``ENOENT``, ``EACCES``, ``ENOTDIR``), each with its
     error: these concern one session alone. Any other error is raised, for it concerns the disk.
     """
     files = sorted(set(paths))
-    folders = sorted({os.path.dirname(path) for path in files})
-    if len(files) > SYNCFS_FROM and _syncfs_of(folders):
+    holders = sorted({os.path.dirname(path) for path in files})
+    if len(files) > SYNCFS_FROM and _syncfs_of(holders):
         return []
     unreachable: list[tuple[str, OSError]] = []
-    for sync, names in ((sync_file, files), (sync_folder, folders)):
+    for sync, names in ((sync_file, files), (sync_folder, holders if folders is None else sorted(folders))):
         for name in names:
             try:
                 sync(name)

@@ -27,11 +27,11 @@ from msgspec import UNSET, UnsetType
 
 from chimera.errors import ChimeraError, InvalidRequest, Overloaded
 from chimerad.rpc.context import CallContext
-from chimerad.rpc.dispatch import AppendCall, Dispatcher
+from chimerad.rpc.dispatch import AppendReply, AppendRequest, Dispatcher
 from chimerad.rpc.envelope import Envelope
 from chimerad.rpc.framing import LineSplitter
-from chimerad.rpc.replies import MAX_LINE_BYTES, NO_ID, failure, success
-from chimerad.store.committer import AppendOutcome
+from chimerad.rpc.replies import MAX_LINE_BYTES, NO_ID, failure
+from chimerad.store.batches import AppendOutcome
 
 __all__ = ["Admission", "Connection", "Load"]
 
@@ -41,6 +41,7 @@ MAX_APPENDS = 1024
 MAX_APPEND_BYTES = 32 * 1024 * 1024
 WRITE_HIGH_WATER = 1024 * 1024
 WRITE_LOW_WATER = 256 * 1024
+RECEIVE_BYTES = 256 * 1024
 MAX_HELD_BYTES = 256 * 1024 * 1024
 SMALL_LINE_BYTES = 64 * 1024
 """Lines up to this size are served under load too, so that the daemon can be asked how it is, and stopped."""
@@ -56,15 +57,21 @@ Admission = Callable[[socket.socket], ChimeraError | None]
 
 
 class Load:
-    """Bytes of lines that all connections together hold: unfinished, waiting, or being served."""
+    """What all connections together hold.
 
-    __slots__ = ("held",)
+    Attributes:
+        held: bytes of lines that are unfinished, waiting, or being served.
+        buffer: what the event loop receives into; one for all, for a fresh one each time costs more than the call.
+    """
+
+    __slots__ = ("buffer", "held")
 
     def __init__(self) -> None:
         self.held = 0
+        self.buffer = memoryview(bytearray(RECEIVE_BYTES))
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """The protocol object of one accepted client, and the sink of its subscriptions."""
 
     def __init__(self, dispatcher: Dispatcher, load: Load, connections: set[Connection], admit: Admission) -> None:
@@ -76,9 +83,8 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._splitter = LineSplitter()
-        self._unfinished_held = 0
         self._waiting: deque[bytes] = deque()
-        self._next: AppendCall | Envelope | UnsetType | None = UNSET  # what the first waiting line was recognised as
+        self._next: AppendRequest | Envelope | UnsetType | None = UNSET  # what the first waiting line was recognised as
         self._refusal: ChimeraError | None = None  # answers what came behind the waiting lines
         self._serving: asyncio.Task[None] | None = None
         self._appends = 0
@@ -107,16 +113,17 @@ class Connection(asyncio.Protocol):
         self._flush()
         self._transport.close()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
+        return self._load.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         if self._ending or self._refusal is not None:
             return
-        lines = self._splitter.feed(data)
-        self._waiting.extend(lines)
-        self._load.held += sum(map(len, lines))
-        self._hold_unfinished()
+        self._waiting.extend(self._splitter.feed(bytes(self._load.buffer[:nbytes])))
+        self._load.held += nbytes
         if self._splitter.overflown:
             self._refuse(InvalidRequest(f"the line is longer than {MAX_LINE_BYTES} bytes; send less in one call"))
-        elif self._load.held > MAX_HELD_BYTES and self._unfinished_held > SMALL_LINE_BYTES:
+        elif self._load.held > MAX_HELD_BYTES and self._splitter.unfinished_bytes > SMALL_LINE_BYTES:
             self._refuse(_overloaded())
         self._advance()
 
@@ -170,7 +177,7 @@ class Connection(asyncio.Protocol):
 
     async def finish(self) -> None:
         """Begin nothing more, answer what has begun, and close; returns when the connection is closed."""
-        self._load.held -= sum(map(len, self._waiting))
+        self._load.held -= sum(map(_bytes_held, self._waiting))
         self._waiting.clear()
         self._next = UNSET
         self._stop_lingering()
@@ -186,12 +193,23 @@ class Connection(asyncio.Protocol):
 
     def _advance(self) -> None:
         """Begin what may begin, in the order in which it came."""
-        while self._waiting and self._may_begin():
-            line, call, self._next = self._waiting.popleft(), self._next, UNSET
-            if isinstance(call, AppendCall):
-                self._begin_append(call, len(line))
+        waiting = self._waiting
+        while waiting and self._serving is None and self._writable:
+            line, call, self._next = waiting[0], self._next, UNSET
+            if call is UNSET:
+                call = self._dispatcher.recognise(line)
+            if isinstance(call, AppendRequest):
+                if self._appends >= MAX_APPENDS or self._append_bytes >= MAX_APPEND_BYTES:
+                    self._next = call
+                    break
+                waiting.popleft()
+                self._begin_append(call, _bytes_held(line))
+            elif self._appends:
+                self._next = call
+                break
             else:
-                self._serving = self._loop.create_task(self._serve(line, None if call is UNSET else call))
+                waiting.popleft()
+                self._serving = self._loop.create_task(self._serve(line, call))
         self._set_reading()
         if not self._waiting and not self._appends and self._serving is None:
             if self._refusal is not None:
@@ -200,17 +218,7 @@ class Connection(asyncio.Protocol):
                 self._flush()
                 self._transport.close()
 
-    def _may_begin(self) -> bool:
-        if self._serving is not None or not self._writable:
-            return False
-        if self._next is UNSET:
-            self._next = self._dispatcher.recognise(self._waiting[0])
-        if isinstance(self._next, AppendCall):
-            return self._appends < MAX_APPENDS and self._append_bytes < MAX_APPEND_BYTES
-        return self._appends == 0
-
-    def _begin_append(self, call: AppendCall, size: int) -> None:
-        request_id = call.request_id
+    def _begin_append(self, call: AppendRequest, size: int) -> None:
         self._appends += 1
         self._append_bytes += size
 
@@ -218,24 +226,21 @@ class Connection(asyncio.Protocol):
             self._appends -= 1
             self._append_bytes -= size
             self._load.held -= size
-            if isinstance(outcome, ChimeraError):
-                reply = failure(outcome, request_id)
-                if not request_id:
-                    log.warning("a notification of sessions.append failed: %s", outcome.kind)
+            if not isinstance(outcome, ChimeraError):
+                if call.id:
+                    self._send(_encode(AppendReply(outcome, call.id)), soon=self._appends > 0)
+            elif call.id:
+                self._send(failure(outcome, bytes(call.id)), soon=self._appends > 0)
             else:
-                reply = success(_encode(outcome), request_id)
-            if request_id:
-                self._send(reply, soon=self._appends > 0)
+                log.warning("a notification of sessions.append failed: %s", outcome.kind)
             if self._waiting or self._ending or self._refusal is not None:
                 self._loop.call_soon(self._advance)  # not now: the store is in the middle of its answers
 
         if size > SMALL_LINE_BYTES and self._load.held > MAX_HELD_BYTES:
             done(_overloaded())
             return
-        asked = call.parameters
-        self._store.append(
-            asked.session_id, asked.events, expect_seq=asked.expect_seq, durability=asked.durability, done=done
-        )
+        asked = call.params
+        self._store.append(asked.session_id, asked.events, asked.expect_seq, asked.durability == "durable", done)
 
     async def _serve(self, line: bytes, envelope: Envelope | None) -> None:
         context = CallContext(self._dispatcher.daemon, self)
@@ -249,7 +254,7 @@ class Connection(asyncio.Protocol):
             for step in context.after_reply:
                 step()
         finally:
-            self._load.held -= len(line)
+            self._load.held -= _bytes_held(line)
             self._serving = None
             if self._transport is None:
                 self._store.drop_sink(self)  # it may have subscribed after it was lost
@@ -285,18 +290,17 @@ class Connection(asyncio.Protocol):
         self._advance()
 
     def _drop_unfinished(self) -> None:
+        self._load.held -= self._splitter.unfinished_bytes
         self._splitter.clear()
-        self._hold_unfinished()
-
-    def _hold_unfinished(self) -> None:
-        self._load.held += self._splitter.unfinished_bytes - self._unfinished_held
-        self._unfinished_held = self._splitter.unfinished_bytes
 
     # Writing.
 
     def _send(self, line: bytes, *, soon: bool) -> None:
         """Put a line behind those before it; ``soon`` lets others of this turn of the loop join its write."""
         if self._transport is None or self._linger is not None:
+            return
+        if not soon and not self._outgoing:
+            self._transport.write(line + b"\n")
             return
         self._outgoing.append(line)
         self._outgoing_bytes += len(line) + 1
@@ -333,6 +337,10 @@ class Connection(asyncio.Protocol):
             if not waiter.done():
                 waiter.set_result(None)
         self._drain_waiters.clear()
+
+
+def _bytes_held(line: bytes) -> int:
+    return len(line) + 1
 
 
 def _overloaded() -> Overloaded:

@@ -15,7 +15,7 @@ from chimera import errors
 from chimera.errors import ChimeraError
 from chimerad.rpc import parameters, results
 from chimerad.store.changes import Created, Purged, Renamed, Restored
-from chimerad.store.committer import AppendOutcome
+from chimerad.store.batches import AppendOutcome
 from chimerad.store.index.service import Rebuilt
 from chimerad.store.readers import Verified
 

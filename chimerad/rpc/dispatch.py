@@ -13,14 +13,14 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from chimera.errors import ChimeraError, InternalError, InvalidRequest, MethodNotFound, TooLarge
 from chimerad.rpc.context import CallContext, Daemon, Handler
 from chimerad.rpc.contract import METHODS
-from chimerad.rpc.envelope import Envelope, check_params, read_batch, read_envelope
+from chimerad.rpc.envelope import Envelope, check_id, check_params, read_batch, read_envelope, require_utf8
 from chimerad.rpc.methods import HANDLERS
 from chimerad.rpc.parameters import AppendParams
 from chimerad.rpc.replies import (
@@ -34,24 +34,37 @@ from chimerad.rpc.replies import (
     success,
 )
 from chimerad.rpc.validation import decode_parameters
+from chimerad.store.batches import AppendOutcome
 
-__all__ = ["AppendCall", "Dispatcher"]
+__all__ = ["AppendReply", "AppendRequest", "Dispatcher"]
 
 log = logging.getLogger(__name__)
 
 APPEND = "sessions.append"
 
-_decode_append = METHODS[APPEND].decoder.decode
 _encode = msgspec.json.Encoder().encode
 _BYTES_BESIDE_A_RESULT = MAX_ERROR_BYTES + MAX_ID_BYTES + 64
 """What a member of a batch may take in the reply when it has no result."""
 
 
-class AppendCall(msgspec.Struct, frozen=True, gc=False):
-    """An append that is ready for the store: the one call that is worth a way of its own."""
+class AppendRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """The one call that is worth a way of its own: read in one go with its parameters, ready for the store."""
 
-    parameters: AppendParams
-    request_id: bytes
+    jsonrpc: Literal["2.0"]
+    method: Literal["sessions.append"]
+    params: AppendParams
+    id: msgspec.Raw = msgspec.Raw(b"")
+
+
+
+class AppendReply(msgspec.Struct, tag_field="jsonrpc", tag="2.0", frozen=True, gc=False):
+    """Its answer, encoded in one go as well."""
+
+    result: AppendOutcome
+    id: msgspec.Raw
+
+
+_decode_append = msgspec.json.Decoder(AppendRequest).decode
 
 
 class Dispatcher:
@@ -66,14 +79,19 @@ class Dispatcher:
     def names(self) -> tuple[str, ...]:
         return tuple(self._handlers)
 
-    def recognise(self, line: bytes) -> AppendCall | Envelope | None:
+    def recognise(self, line: bytes) -> AppendRequest | Envelope | None:
         """The call when the line is one that goes straight to its method; None: it goes through the library."""
         try:
-            envelope = read_envelope(line)
-            if envelope.method == APPEND:
-                return AppendCall(_decode_append(envelope.params), bytes(envelope.id))
-            check_params(envelope)
+            require_utf8(line)
+            request = _decode_append(line)
+            check_id(bytes(request.id))
+            return request
         except (ChimeraError, msgspec.DecodeError, RecursionError):
+            pass  # it is another method, or nothing at all
+        try:
+            envelope = read_envelope(line)
+            check_params(envelope)
+        except ChimeraError:
             return None  # the library's way says what is wrong with it
         return envelope if envelope.id and envelope.method in self._handlers else None
 

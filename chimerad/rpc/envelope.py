@@ -13,7 +13,7 @@ import msgspec
 from chimera.errors import InvalidRequest, ParseError
 from chimerad.rpc.replies import MAX_ID_BYTES
 
-__all__ = ["Envelope", "check_params", "read_batch", "read_envelope"]
+__all__ = ["Envelope", "check_id", "check_params", "read_batch", "read_envelope", "require_utf8"]
 
 MAX_BATCH = 1000
 
@@ -41,8 +41,7 @@ def read_envelope(text: bytes) -> Envelope:
         ParseError: not UTF-8, or not JSON.
         InvalidRequest: JSON, and no JSON-RPC 2.0 request.
     """
-    if not text.isascii():
-        _require_utf8(text)
+    require_utf8(text)
     try:
         envelope = _decode_envelope(text)
     except msgspec.ValidationError as error:
@@ -52,10 +51,20 @@ def read_envelope(text: bytes) -> Envelope:
         ) from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise _no_json(error) from None
-    request_id = bytes(envelope.id)
-    if not request_id.isdigit() or len(request_id) > MAX_ID_BYTES:
-        _check_id(request_id)
+    check_id(bytes(envelope.id))
     return envelope
+
+
+def check_id(text: bytes) -> None:
+    """A string, a whole number, null, or none at all; anything else could not be told from it in the answer.
+
+    Raises:
+        InvalidRequest.
+    """
+    if len(text) > MAX_ID_BYTES:
+        raise InvalidRequest(f"the id is {len(text)} bytes long; at most {MAX_ID_BYTES} are allowed")
+    if not text.isdigit() and text and text[:1] != b'"' and text != b"null" and not _INTEGER.match(text):
+        raise InvalidRequest("the id must be a string or a whole number; without one the call gets no answer")
 
 
 def check_params(envelope: Envelope) -> None:
@@ -75,8 +84,7 @@ def read_batch(text: bytes) -> list[bytes]:
         ParseError: not UTF-8, or not JSON.
         InvalidRequest: empty, or over the limit.
     """
-    if not text.isascii():
-        _require_utf8(text)
+    require_utf8(text)
     try:
         members = _decode_members(text)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -88,15 +96,10 @@ def read_batch(text: bytes) -> list[bytes]:
     return [bytes(member) for member in members]
 
 
-def _check_id(text: bytes) -> None:
-    """A string, a whole number, null, or none at all; anything else could not be told from it in the answer."""
-    if len(text) > MAX_ID_BYTES:
-        raise InvalidRequest(f"the id is {len(text)} bytes long; at most {MAX_ID_BYTES} are allowed")
-    if text and text[:1] != b'"' and text != b"null" and not _INTEGER.match(text):
-        raise InvalidRequest("the id must be a string or a whole number; without one the call gets no answer")
-
-
-def _require_utf8(text: bytes) -> None:
+def require_utf8(text: bytes) -> None:
+    """Raises ParseError for what is not UTF-8; msgspec looks only at the texts that it decodes."""
+    if text.isascii():
+        return
     try:
         text.decode()
     except UnicodeDecodeError as error:

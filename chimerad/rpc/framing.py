@@ -12,10 +12,14 @@ class LineSplitter:
 
     Attributes:
         overflown: a line is longer than a line may be; nothing behind it can be told apart any more.
+        unfinished_bytes: what was fed and is not in a line yet, or never will be.
     """
+
+    __slots__ = ("_unfinished", "overflown", "unfinished_bytes")
 
     def __init__(self) -> None:
         self.overflown = False
+        self.unfinished_bytes = 0
         self._unfinished = bytearray()
 
     def feed(self, chunk: bytes) -> list[bytes]:
@@ -23,20 +27,18 @@ class LineSplitter:
         lines = chunk.split(b"\n")
         rest = lines.pop()
         if lines and self._unfinished:
-            self._unfinished += lines[0]
-            lines[0] = bytes(self._unfinished)
-            self._unfinished.clear()
-            if len(lines[0]) > MAX_LINE_BYTES:
+            if len(self._unfinished) + len(lines[0]) > MAX_LINE_BYTES:
                 self.overflown = True
+                self.unfinished_bytes += len(chunk)
                 return []
+            lines[0] = bytes(self._unfinished + lines[0])
+            self.clear()
         if rest:
             self._unfinished += rest
-            self.overflown = len(self._unfinished) > MAX_LINE_BYTES
+            self.unfinished_bytes = len(self._unfinished)
+            self.overflown = self.unfinished_bytes > MAX_LINE_BYTES
         return lines
-
-    @property
-    def unfinished_bytes(self) -> int:
-        return len(self._unfinished)
 
     def clear(self) -> None:
         self._unfinished.clear()
+        self.unfinished_bytes = 0

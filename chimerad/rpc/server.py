@@ -69,7 +69,7 @@ class RpcServer:
                 log.warning("%d clients did not take their last answers and were cut off", len(unfinished))
                 await asyncio.wait(unfinished, timeout=1.0)
 
-    def _accept(self) -> asyncio.Protocol:
+    def _accept(self) -> asyncio.BaseProtocol:
         return Connection(self._dispatcher, self._load, self._connections, self._admit)
 
     def _admit(self, peer: socket.socket) -> ChimeraError | None:

@@ -1,7 +1,7 @@
 """The lane: the one place where numbers, ids, heads and the order of everything change (store rules 1, 2, 7).
 
-A batch is all calls that wait: numbered, one journal frame, one sync, the session files, the answers, then whoever
-subscribed. One batch is in flight. Knows no socket, no summary and no index.
+Takes what waits as one batch: numbered, one journal frame, one sync, the session files, the answers, then whoever
+subscribed. Knows no socket, no summary and no index.
 """
 
 from __future__ import annotations
@@ -13,20 +13,17 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
 
 import msgspec
 
 from chimera.errors import ChimeraError, NoSpace, StorageError
 from chimera.identifiers import format_timestamp
-from chimera.sessions.eventlog.journal import Entry
-from chimera.sessions.eventlog.journal import barrier as barrier_entry
 from chimera.sessions.eventlog.recovery import ONE_FOLDER_ERRORS
-from chimera.sessions.eventlog.writer import NewEvent, NumberedEvents
+from chimerad.store.batches import BARRIER_BYTES, Answer, AppendCall, AppendOutcome, Barrier, Batch, Share
 from chimerad.store.open_sessions import OpenSession, session_not_found
 from chimerad.store.segments import SegmentFeed
 
-__all__ = ["AppendCall", "AppendOutcome", "Committer", "FlushMark", "storage_failure"]
+__all__ = ["Committer", "FlushMark", "storage_failure"]
 
 log = logging.getLogger(__name__)
 
@@ -36,30 +33,15 @@ INLINE_SYNC_SECONDS = 0.001
 BUFFERED_SHOW_SECONDS = 0.01
 """How long a buffered append may wait for its sync: shown within 20 ms with the sync itself."""
 
+ENOUGH_CALLS = 1024
+"""So many calls are not kept waiting for others to share their sync."""
+
 MAX_BATCH_BYTES = 4 * 1024 * 1024
 SPACE_CHECK_BYTES = 1024 * 1024
 SPACE_RESERVE_BYTES = 32 * 1024 * 1024
 
 
-class AppendOutcome(msgspec.Struct):
-    """The answer to an append, as the contract has it."""
-
-    first_seq: int
-    last_seq: int
-    ids: list[str]
-    chain: str
-
-
-@dataclass(slots=True, eq=False)
-class AppendCall:
-    """One ``sessions.append``: its checked events, its conditions, and who waits for the answer."""
-
-    session_id: str
-    events: list[NewEvent]
-    expect_seq: int | None
-    durable: bool
-    size: int
-    done: Callable[[AppendOutcome | ChimeraError], None]
+_Waiting = tuple[OpenSession, AppendCall] | Barrier
 
 
 class FlushMark(msgspec.Struct, frozen=True):
@@ -68,46 +50,6 @@ class FlushMark(msgspec.Struct, frozen=True):
     lsn: int
     bytes: int
     events: int
-
-
-@dataclass(slots=True, eq=False)
-class _Share:
-    """What one batch adds to one session."""
-
-    session: OpenSession
-    calls: list[NumberedEvents] = field(default_factory=list)
-    records: list[bytes] = field(default_factory=list)
-    body: bytes = b""
-
-
-@dataclass(slots=True, eq=False)
-class _Batch:
-    """Calls that are numbered together: in one frame, shown together."""
-
-    shares: dict[str, _Share] = field(default_factory=dict)
-    answers: list[tuple[AppendCall, AppendOutcome | ChimeraError]] = field(default_factory=list)
-    barriers: list[asyncio.Future[None]] = field(default_factory=list)
-    marks: list[str] = field(default_factory=list)
-    wants_sync: bool = False
-    frame: bool = False
-    size: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class _Barrier:
-    """A place in the queue: resolved when everything before it is durable and shown.
-
-    With a ``session_id`` a frame says that this session is about to be changed other than by appending; with
-    ``frame`` one is written in any case.
-    """
-
-    reached: asyncio.Future[None]
-    session_id: str | None = None
-    frame: bool = False
-
-    @property
-    def needs_frame(self) -> bool:
-        return self.frame or self.session_id is not None
 
 
 class Committer:
@@ -145,9 +87,10 @@ class Committer:
         self._on_failure = on_failure
         self._on_pressure = on_pressure
         self._flush_bytes = flush_bytes
-        self._queue: list[tuple[OpenSession, AppendCall] | _Barrier] = []
-        self._unsynced: list[_Batch] = []
+        self._queue: list[_Waiting] = []
+        self._unsynced: list[Batch] = []
         self._tick_due = False
+        self._waited = 0  # how many calls waited one turn ago
         self._syncing = False
         self._sync_in_thread: asyncio.Future[tuple[int, float]] | None = None
         self._sync_timer: asyncio.TimerHandle | None = None
@@ -171,30 +114,31 @@ class Committer:
             return
         self.waiting_bytes += call.size
         self._queue.append((session, call))
-        self.wake()
+        if not self._tick_due:
+            self.wake()
 
     def note_flushed(self) -> None:
         """With nothing else to write, write a frame for its flushed LSN alone: what is flushed needs no recovery."""
         if self.feed is not None and self.feed.flushed_lsn == self.feed.written_lsn and not self._queue:
-            self._queue.append(_Barrier(self._loop.create_future(), frame=True))
+            self._queue.append(Barrier(self._loop.create_future(), frame=True))
             self.wake()
 
     async def barrier(self, session_id: str | None = None) -> None:
-        """Wait until everything submitted before is shown; see :class:`_Barrier` for ``session_id``.
+        """Wait until everything submitted before is shown; see :class:`Barrier` for ``session_id``.
 
         Raises:
             StorageError, NoSpace: the disk failed in between.
         """
         if self.suspended is not None:
             raise storage_failure(self.suspended, "nothing was changed")
-        waiting = _Barrier(self._loop.create_future(), session_id)
+        waiting = Barrier(self._loop.create_future(), session_id)
         self._queue.append(waiting)
         self.wake()
         await waiting.reached
 
     def awaits(self, session: OpenSession) -> bool:
         """Whether a call for this very session is still in the queue."""
-        return any(not isinstance(item, _Barrier) and item[0] is session for item in self._queue)
+        return any(not isinstance(item, Barrier) and item[0] is session for item in self._queue)
 
     async def sync_ended(self) -> None:
         """Wait for a sync that still runs in its thread, whatever becomes of it."""
@@ -221,7 +165,7 @@ class Committer:
         for batch in unsynced:
             self._refuse(batch, error)
         for item in queue:
-            if isinstance(item, _Barrier):
+            if isinstance(item, Barrier):
                 _refuse_barrier(item.reached, storage_failure(error, "nothing was changed"))
             else:
                 item[1].done(storage_failure(error, "nothing was appended"))
@@ -230,16 +174,30 @@ class Committer:
     def _tick(self) -> None:
         """One turn of the lane. A mistake of ours must not leave callers waiting: it is treated as a failed disk."""
         self._tick_due = False
+        if self._more_are_coming():
+            self.wake()
+            return
         try:
             self._commit_next()
         except Exception:
             log.exception("the committer failed")
             self.fail(OSError(errno.EIO, "internal error"))
 
+    def _more_are_coming(self) -> bool:
+        """Whether to look once more before the sync: while several wait and each turn of the loop brings others.
+
+        Who comes now shares this sync instead of waiting for the next; somebody alone is never kept waiting.
+        """
+        waiting, before, self._waited = len(self._queue), self._waited, 0
+        if waiting < 2 or waiting <= before or waiting >= ENOUGH_CALLS or self._syncing:
+            return False
+        self._waited = waiting
+        return True
+
     def _commit_next(self) -> None:
         if self._syncing or not self._queue or self.suspended is not None or self.feed is None:
             return
-        if not self.feed.has_room(self._size_of_next()):
+        if not self.feed.has_room(_size_of(self._queue[0])):
             if self._unsynced:
                 self._sync()
                 self.wake()
@@ -251,16 +209,16 @@ class Committer:
             self._refuse_queue(lack)
             return
         batch = self._take_batch(self.feed.room())
-        entries = _entries_of(batch)
+        entries = batch.seal()
         try:
-            if entries or batch.frame:
+            if entries or batch.needs_frame:
                 self.feed.write(entries)
         except OSError as error:
             self._unsynced.append(batch)
             self.fail(error)
             return
         self._unsynced.append(batch)
-        self._answer_buffered(batch)
+        _answer(batch.buffered)  # before the sync: what they say survives a kill, not a power cut
         if batch.wants_sync or not batch.shares:
             self._sync()
         elif self._sync_timer is None:
@@ -268,44 +226,25 @@ class Committer:
         if self._queue:
             self.wake()
 
-    def _size_of_next(self) -> int:
-        item = self._queue[0]
-        return 1024 if isinstance(item, _Barrier) else item[1].size
-
-    def _take_batch(self, room: int) -> _Batch:
+    def _take_batch(self, room: int) -> Batch:
         """Number the calls that fit one frame, in order of arrival."""
-        batch = _Batch()
+        batch = Batch()
         now = format_timestamp(time.time_ns())
         most = min(room, MAX_BATCH_BYTES)
-        taken = 0
+        taken = size = 0
         for item in self._queue:
-            if isinstance(item, _Barrier):
-                batch.size += 1024
-                batch.barriers.append(item.reached)
-                batch.wants_sync = True
-                batch.frame = item.frame
-                if item.session_id is not None:
-                    batch.marks.append(item.session_id)
-                taken += 1
-                break  # what comes behind it belongs to a later batch
-            session, call = item
-            if batch.size + call.size > most and taken:
+            size += _size_of(item)
+            if size > most and taken:
                 break
             taken += 1
-            batch.size += call.size
+            if isinstance(item, Barrier):
+                batch.add_barrier(item)
+                break
+            session, call = item
             self.waiting_bytes -= call.size
-            _number(batch, session, call, now)
+            batch.add(session, call, now)
         del self._queue[:taken]
         return batch
-
-    def _answer_buffered(self, batch: _Batch) -> None:
-        """Buffered calls are answered before the sync: what they say survives a kill, not a power cut."""
-        if all(call.durable for call, _ in batch.answers):
-            return
-        buffered = [answer for answer in batch.answers if not answer[0].durable]
-        batch.answers = [answer for answer in batch.answers if answer[0].durable]
-        for call, outcome in buffered:
-            call.done(outcome)
 
     def _sync_due(self) -> None:
         self._sync_timer = None
@@ -368,7 +307,7 @@ class Committer:
             self._flush_began_at = self.journalled_bytes
             self._on_pressure()
 
-    def _show(self, batch: _Batch) -> None:
+    def _show(self, batch: Batch) -> None:
         """Session files, heads, answers, notifications, in this order (store rule 1).
 
         Raises:
@@ -384,10 +323,7 @@ class Committer:
                 continue
             self.journalled_bytes += len(share.body)
             self.journalled_events += len(share.records)
-        batch.answers.reverse()
-        while batch.answers:
-            call, outcome = batch.answers.pop()
-            call.done(outcome)
+        _answer(batch.answers)
         for share in batch.shares.values():
             if share.session.shown_seq >= share.calls[-1].last_seq:
                 self._on_shown(share.session, share.calls[0].first_seq, share.records)
@@ -395,7 +331,7 @@ class Committer:
             if not barrier.done():
                 barrier.set_result(None)
 
-    def _break_session(self, batch: _Batch, share: _Share, error: OSError) -> None:
+    def _break_session(self, batch: Batch, share: Share, error: OSError) -> None:
         """One folder is gone or closed to us: its calls fail, the store goes on."""
         self._on_broken_session(share.session, error)
         session_id = share.session.session_id
@@ -409,10 +345,10 @@ class Committer:
             for call, outcome in batch.answers
         ]
 
-    def _refuse(self, batch: _Batch, error: OSError) -> None:
+    def _refuse(self, batch: Batch, error: OSError) -> None:
         failure = storage_failure(error, "what became of the call is not known; retry with the same event ids")
         failure.details["outcome"] = "unknown"
-        for call, outcome in batch.answers:
+        for call, outcome in (*batch.buffered, *batch.answers):
             call.done(failure if isinstance(outcome, AppendOutcome) else outcome)
         for barrier in batch.barriers:
             _refuse_barrier(barrier, failure)
@@ -424,14 +360,14 @@ class Committer:
         waiting: list[asyncio.Future[None]] = []
         for item in queue:
             failure = storage_failure(error, "nothing was changed")
-            if not isinstance(item, _Barrier):
+            if not isinstance(item, Barrier):
                 item[1].done(failure)
             elif item.needs_frame:
                 _refuse_barrier(item.reached, failure)
             else:
                 waiting.append(item.reached)
         if waiting:
-            self._unsynced.append(_Batch(barriers=waiting))
+            self._unsynced.append(Batch(barriers=waiting))
             self._sync()
 
     def _lack_of_space(self) -> OSError | None:
@@ -466,52 +402,22 @@ def storage_failure(error: OSError, outcome: str) -> ChimeraError:
     return StorageError(f"the disk failed ({reason}); {outcome}; the daemon tries to recover by itself each second")
 
 
+def _size_of(item: _Waiting) -> int:
+    return BARRIER_BYTES if isinstance(item, Barrier) else item[1].size
+
+
+def _answer(answers: list[Answer]) -> None:
+    """Answer in order of arrival; whoever is not answered yet when this raises is still in the list."""
+    answers.reverse()
+    while answers:
+        call, outcome = answers.pop()
+        call.done(outcome)
+
+
 def _refuse_barrier(reached: asyncio.Future[None], failure: ChimeraError) -> None:
     if not reached.done():
         reached.set_exception(failure)
         reached.exception()  # it may be that nobody waits for this one any more
-
-
-def _number(batch: _Batch, session: OpenSession, call: AppendCall, now: str) -> None:
-    """Number one call into the batch, or note why it is refused."""
-    if session.closed:  # it was removed while the call waited
-        batch.answers.append((call, session_not_found(session.session_id)))
-        return
-    try:
-        numbered = session.writer.number(call.events, call.expect_seq, now)
-    except ChimeraError as refusal:
-        batch.answers.append((call, refusal))
-        return
-    outcome = AppendOutcome(numbered.first_seq, numbered.last_seq, numbered.ids, numbered.chain.decode())
-    batch.answers.append((call, outcome))
-    batch.wants_sync = batch.wants_sync or call.durable
-    if not numbered.records:
-        return
-    share = batch.shares.get(session.session_id)
-    if share is None:
-        share = batch.shares[session.session_id] = _Share(session)
-    share.calls.append(numbered)
-    share.records.extend(numbered.records)
-
-
-def _entries_of(batch: _Batch) -> list[Entry]:
-    """The batch as one frame: a run of events for ``events.jsonl``, an entry a file in the other layouts."""
-    entries = [barrier_entry(session_id) for session_id in batch.marks]
-    for share in batch.shares.values():
-        share.records.append(b"")
-        share.body = b"\n".join(share.records)
-        share.records.pop()
-        session_id, first = share.session.session_id, share.calls[0]
-        if not share.session.writer.layout.one_file_an_event:
-            entries.append(Entry(session_id, "events.jsonl", first.offset, first.first_seq, first.previous, share.body))
-            continue
-        for numbered in share.calls:
-            previous, seq = numbered.previous, numbered.first_seq
-            for record, file in zip(numbered.records, numbered.files, strict=True):
-                entries.append(Entry(session_id, file, 0, seq, previous, record + b"\n"))
-                previous = record[-18:-2]
-                seq += 1
-    return entries
 
 
 def _timed_sync(feed: SegmentFeed) -> tuple[int, float]:

@@ -97,9 +97,12 @@ class Flusher:
         sessions = [session for session in self._registry.open.values() if session.dirty]
         gone = [session for session in sessions if session.is_gone()]
         touched = [session for session in sessions if session not in gone and session.was_touched()]
+        folders = {session.folder for session in sessions if session.folder_dirty}
         dirty = [path for session in sessions for path in _take_dirty(session)]
         try:
-            unreachable = await asyncio.get_running_loop().run_in_executor(self._threads, durable.make_durable, dirty)
+            unreachable = await asyncio.get_running_loop().run_in_executor(
+                self._threads, durable.make_durable, dirty, folders
+            )
         except OSError as error:
             log.error("a flush failed: %s", error.strerror or error)
             self._committer.fail(error)
@@ -145,5 +148,5 @@ class Flusher:
 
 def _take_dirty(session: OpenSession) -> list[str]:
     paths = [os.path.join(session.folder, name) for name in session.dirty]
-    session.dirty = set()
+    session.dirty, session.folder_dirty = set(), False
     return paths

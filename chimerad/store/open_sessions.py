@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from chimera import durable, paths
 from chimera.errors import MalformedSummary, NoSummary, SessionNotFound, StorageError
 from chimera.flavours import FLAVOURS, origin_of
+from chimera.sessions.eventlog.layouts import LINES_FILE
 from chimera.sessions.eventlog.locks import SessionLock
 from chimera.sessions.eventlog.writer import NumberedEvents, SessionWriter
 from chimera.sessions.summary import read_summary
@@ -31,6 +32,7 @@ class OpenSession:
         own_generation: as its summary has it.
         descriptor: ``events.jsonl`` opened for appending; -1 while closed or in other layouts.
         dirty: the files written since the last flush.
+        folder_dirty: the folder may hold a file that is not durable in it yet.
         closed: it was let go of; nothing is written through it any more.
         touched: a line of somebody else's was met in the log.
         reopens_summary: its summary was derived after a crash; the next append makes it provisional no more.
@@ -48,6 +50,7 @@ class OpenSession:
     shown_chain: bytes = b""
     shown_size: int = 0
     dirty: set[str] = field(default_factory=set)
+    folder_dirty: bool = True
     closed: bool = False
     touched: bool = False
     reopens_summary: bool = False
@@ -73,9 +76,10 @@ class OpenSession:
                 for record, file in zip(numbered.records, numbered.files, strict=True):
                     self._write_event_file(file, record)
                     self.dirty.add(file)
+            self.folder_dirty = True
         else:
             shift = self._append(body) - calls[0].offset
-            self.dirty.add("events.jsonl")
+            self.dirty.add(LINES_FILE)
         for numbered in calls:
             self.writer.written(numbered, shift)
         self.shown_seq = calls[-1].last_seq
@@ -96,7 +100,7 @@ class OpenSession:
                 return True
             if self.descriptor < 0:
                 return False
-            there = os.stat(os.path.join(self.folder, "events.jsonl"))
+            there = os.stat(os.path.join(self.folder, LINES_FILE))
         except OSError:
             return True
         return _identity(there) != _identity(os.fstat(self.descriptor))
@@ -110,7 +114,7 @@ class OpenSession:
     def open_files(self) -> None:
         """Open what appends go to. O_APPEND: a line that a stranger added meanwhile is never written over."""
         if not self.writer.layout.one_file_an_event:
-            path = os.path.join(self.folder, "events.jsonl")
+            path = os.path.join(self.folder, LINES_FILE)
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
             self.descriptor = os.open(path, flags, paths.FILE_MODE)
             if not stat.S_ISREG(os.fstat(self.descriptor).st_mode):
@@ -118,9 +122,9 @@ class OpenSession:
 
     def _append(self, body: bytes) -> int:
         """Append; returns where it came to lie, which is not where we think if somebody else added to the file."""
-        view = memoryview(body)
-        while view:
-            view = view[os.write(self.descriptor, view) :]
+        written = os.write(self.descriptor, body)
+        if written != len(body):
+            durable.write_all(self.descriptor, memoryview(body)[written:])
         end = os.lseek(self.descriptor, 0, os.SEEK_CUR)
         foreign = end - len(body) - self.shown_size
         if foreign:

@@ -15,7 +15,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from chimera.errors import ChimeraError, InternalError, Locked, Overloaded
-from chimerad.store.committer import AppendCall, Committer, storage_failure
+from chimerad.store.batches import AppendCall
+from chimerad.store.committer import Committer, storage_failure
 from chimerad.store.open_sessions import OpenSession, open_session
 
 __all__ = ["SessionRegistry"]

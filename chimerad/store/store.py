@@ -24,7 +24,8 @@ from chimera.sessions.eventlog.recovery import Recovered, keep_lost, recover_roo
 from chimera.sessions.eventlog.writer import NewEvent, check_events
 from chimerad.store import lifecycle, trash
 from chimerad.store.changes import Changes
-from chimerad.store.committer import AppendCall, AppendOutcome, Committer
+from chimerad.store.batches import AppendCall, AppendOutcome
+from chimerad.store.committer import Committer
 from chimerad.store.flusher import Flusher
 from chimerad.store.index.queries import Listing, ListQuery
 from chimerad.store.index.rebuild import row_from_folder, row_of_open
@@ -181,9 +182,8 @@ class Store:
         self,
         session_id: str,
         events: list[NewEvent],
-        *,
         expect_seq: int | None,
-        durability: str,
+        durable: bool,
         done: Callable[[AppendOutcome | ChimeraError], None],
     ) -> None:
         """Append a call's events, all or nothing; ``done`` is called exactly once."""
@@ -191,20 +191,25 @@ class Store:
             if session_id not in self._registry.open:
                 check_session_id(session_id)
             size = check_events(events)
-            self._check_load()
         except ChimeraError as refusal:
             done(refusal)
             return
-        self._registry.dispatch(AppendCall(session_id, events, expect_seq, durability == "durable", size, done))
+        overload = self._overload()
+        if overload is None:
+            self._registry.dispatch(AppendCall(session_id, events, expect_seq, durable, size, done))
+        else:
+            done(Overloaded(f"{overload}; retry in a moment with the same event ids"))
 
-    def _check_load(self) -> None:
-        if self._stopping:
-            raise Overloaded("the daemon is stopping; connect again and retry with the same event ids")
+    def _overload(self) -> str | None:
+        """Why nothing more can be taken at the moment."""
         committer = self._committer
+        if self._stopping:
+            return "the daemon is stopping"
         if committer.waiting_bytes > MAX_WAITING_BYTES:
-            raise Overloaded("too many appends are waiting; retry in a moment with the same event ids")
+            return "too many appends are waiting"
         if committer.journalled_bytes - committer.flushed_bytes > self._most_unflushed:
-            raise Overloaded("the disk does not keep up; retry in a moment with the same event ids")
+            return "the disk does not keep up"
+        return None
 
     def _shown(self, session: OpenSession, first_seq: int, records: list[bytes]) -> None:
         """After the answers: tell the subscribers, and remember what the index lacks."""

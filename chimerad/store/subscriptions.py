@@ -116,6 +116,8 @@ class Subscriptions:
 
     def publish(self, session_id: str, generation: str, first_seq: int, records: list[bytes]) -> None:
         """Send newly shown events to everybody who is live on this session, or on all."""
+        if not self._by_session:
+            return
         for subscription in tuple(self._by_session.get(session_id, ())):
             subscription.newest_seq = first_seq + len(records) - 1
             if subscription.live:

@@ -18,7 +18,7 @@ from typing import Any
 from chimera.errors import ChimeraError, SessionNotFound
 from chimera.sessions.eventlog.writer import NewEvent
 from chimerad.rpc import RpcServer, ServiceInfo
-from chimerad.store.committer import AppendOutcome
+from chimerad.store.batches import AppendOutcome
 
 
 @dataclass
@@ -58,9 +58,8 @@ class MemoryStore:
         self,
         session_id: str,
         events: list[NewEvent],
-        *,
         expect_seq: int | None,
-        durability: str,
+        durable: bool,
         done: Callable[[AppendOutcome | ChimeraError], None],
     ) -> None:
         self.calls.append(f"append {session_id}")

@@ -128,13 +128,9 @@ def encode_frame(entries: list[Entry], lsn: int, synced_lsn: int, flushed_lsn: i
     """A frame, padded to whole sectors. ``salt_crc`` is the crc32 of the segment's salt."""
     parts: list[bytes] = []
     for entry in entries:
-        session, file = entry.session_id.encode(), entry.file.encode()
-        parts.append(
-            _ENTRY.pack(len(session), len(file), entry.flags, entry.offset, entry.seq, entry.previous, len(entry.body))
-        )
-        parts.append(session)
-        parts.append(file)
-        parts.append(entry.body)
+        session, file, body = entry.session_id.encode(), entry.file.encode(), entry.body
+        head = _ENTRY.pack(len(session), len(file), entry.flags, entry.offset, entry.seq, entry.previous, len(body))
+        parts += head, session, file, body
     payload = b"".join(parts)
     head = _FRAME.pack(_FRAME_MAGIC, 0, len(payload), len(entries), lsn, synced_lsn, flushed_lsn)
     crc = zlib.crc32(payload, zlib.crc32(head[_FRAME_AFTER_CRC:], salt_crc))

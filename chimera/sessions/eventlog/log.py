@@ -222,7 +222,6 @@ class EventLog:
         try:
             return self._append_to_files(events)
         except OSError as error:
-            self._writer = None
             reason = error.strerror or str(error)
             kind = NoSpace if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else StorageError
             raise kind(
@@ -239,6 +238,7 @@ class EventLog:
             self._unsynced.write_again()
             writer = self._writer_under_lock(lock)
             have_read_all = self._reading is not None and self._stamp == _stamp(self.directory)
+            self._writer = None  # an interrupt in here leaves its head ahead of the files
             numbered = writer.number(events, None, format_timestamp(time.time_ns()))
             if numbered.records:
                 lock.mark = numbered.chain
@@ -249,6 +249,7 @@ class EventLog:
                     self._stamp = self._writer_stamp
             elif self._fsync == "event":
                 self._sync_again(writer, numbered)
+            self._writer = writer
         finally:
             lock.release()
         return list(range(numbered.first_seq - 1, numbered.last_seq))

@@ -10,6 +10,7 @@ from array import array
 from bisect import bisect_left
 
 from chimera.errors import StorageError
+from chimera.sessions.eventlog.layouts import LINES_FILE
 from chimera.sessions.eventlog.reader import LogReading
 
 __all__ = ["Places"]
@@ -45,6 +46,16 @@ class Places:
         self._offsets.append(offset)
         self._lengths.append(length)
         self._files.append(self._files[-1] if self._files and self._files[-1] == file else file)
+
+    def add_lines(self, first_seq: int, offset: int, records: list[bytes]) -> None:
+        """As :meth:`add`, for records that lie one behind the other in ``events.jsonl``, each with its newline."""
+        for record in records:
+            length = len(record)
+            self._offsets.append(offset)
+            self._lengths.append(length)
+            self._files.append(LINES_FILE)
+            offset += length + 1
+        self._seqs.extend(range(first_seq, first_seq + len(records)))
 
     def read(self, from_seq: int, through_seq: int, count: int, most_bytes: int) -> list[tuple[int, bytes]]:
         """Events ``from_seq`` to ``through_seq``: at most ``count``, and as many as fit ``most_bytes`` (at least one).

@@ -8,10 +8,12 @@ committer its journal. Knows neither of them.
 from __future__ import annotations
 
 import os
+from collections import deque
 from itertools import pairwise
 from typing import Annotated, Any
 
 import msgspec
+from msgspec import UNSET
 
 from chimera import durable, paths
 from chimera.errors import IdConflict, InvalidParams, SeqConflict, TooLarge
@@ -50,7 +52,7 @@ class NewEvent(msgspec.Struct, forbid_unknown_fields=True):
         default_factory=lambda: msgspec.Raw(b"{}")
     )
     id: str | None = None
-    parent_id: str | msgspec.UnsetType | None = msgspec.UNSET
+    parent_id: str | msgspec.UnsetType | None = UNSET
     ts: str | None = None
 
 
@@ -86,8 +88,9 @@ def check_events(events: list[NewEvent]) -> int:
         raise InvalidParams("events is empty; give at least one event")
     total = RECORD_BYTES_ABOVE_METADATA * len(events)
     for event in events:
-        check_metadata(event.metadata)
-        total += len(event.metadata)
+        metadata = event.metadata
+        check_metadata(metadata)
+        total += len(metadata)
     if total > MAX_CALL_BYTES:
         raise TooLarge(f"the call holds about {total} bytes of events, over {MAX_CALL_BYTES}; append them in parts")
     for event in events:
@@ -99,7 +102,7 @@ def check_events(events: list[NewEvent]) -> int:
             check_timestamp(event.ts)
         if event.id is not None:
             check_event_id(event.id)
-        if event.parent_id is not msgspec.UNSET and event.parent_id is not None:
+        if event.parent_id is not UNSET and event.parent_id is not None:
             check_event_id(event.parent_id)
     if len(events) > 1 and _an_id_stands_twice(events):
         raise IdConflict("two events of this call have the same id; give each its own")
@@ -133,7 +136,7 @@ class SessionWriter:
         self.first_chain = reading.records[0].chain if reading.records else None
         self.size = 0 if self.layout.one_file_an_event else _size_of(os.path.join(reading.folder, LINES_FILE))
         self._ids: dict[str, int] = {record.event_id: record.seq for record in reading.records}
-        self._unwritten: list[NumberedEvents] = []
+        self._unwritten: deque[NumberedEvents] = deque()
 
     @classmethod
     def open(cls, folder: str, session_id: str, new_layout: str) -> SessionWriter:
@@ -157,34 +160,39 @@ class SessionWriter:
         Raises:
             IdConflict, SeqConflict, InvalidParams: nothing has changed.
         """
-        repeated = self._repeated(events)
-        if repeated is not None:
-            return repeated
+        names_events = False
+        for event in events:
+            if event.id is not None or event.parent_id is not UNSET:
+                names_events = True
+                break
+        if names_events:
+            repeated = self._repeated(events)
+            if repeated is not None:
+                return repeated
         if expect_seq is not None and expect_seq != self.seq:
             raise SeqConflict(
                 f"the session's head is {self.seq}, not {expect_seq}; read what was added and append again",
                 head_seq=self.seq,
             )
-        self._check_parents(events)
-        previous, offset = self.chain, self.size
+        if names_events:
+            self._check_parents(events)
         seq, chain, leaf_id, size = self.seq, self.chain, self.leaf_id, self.size
         ids: list[str] = []
         records: list[bytes] = []
         for event in events:
             seq += 1
             event_id = event.id or new_event_id()
-            parent_id = leaf_id if event.parent_id is msgspec.UNSET else event.parent_id
+            parent_id = leaf_id if event.parent_id is UNSET else event.parent_id
             record, chain = encode_record(
-                seq, event_id, parent_id, event.type, event.ts or now, memoryview(event.metadata), chain
+                seq, event_id, parent_id, event.type, event.ts or now, event.metadata, chain
             )
             ids.append(event_id)
             records.append(record)
             self._ids[event_id] = seq
             leaf_id = event_id
             size += len(record) + 1
-        numbered = NumberedEvents(
-            self.seq + 1, seq, ids, chain, records, self._files_for(events, ids), previous, offset
-        )
+        files = self._new_files_for(events, ids) if self.layout.one_file_an_event else [LINES_FILE] * len(ids)
+        numbered = NumberedEvents(self.seq + 1, seq, ids, chain, records, files, self.chain, self.size)
         self.seq, self.chain, self.leaf_id, self.size = seq, chain, leaf_id, size
         self._unwritten.append(numbered)
         if self.first_chain is None:
@@ -192,17 +200,18 @@ class SessionWriter:
         return numbered
 
     def written(self, numbered: NumberedEvents, shift: int = 0) -> None:
-        """Note that the records of a call are in the session's files, readable at their places.
+        """Note that the records of a call, the oldest that is not written, are in the files, readable at their places.
 
         ``shift``: how many bytes behind ``numbered.offset`` they came to lie, because somebody else added a line.
         """
-        offset, one_file_an_event = numbered.offset + shift, self.layout.one_file_an_event
-        seq, add = numbered.first_seq, self.places.add
-        for record, file in zip(numbered.records, numbered.files, strict=True):
-            add(seq, file, 0 if one_file_an_event else offset, len(record))
-            offset += len(record) + 1
-            seq += 1
-        self._unwritten.remove(numbered)
+        if self.layout.one_file_an_event:
+            for seq, (record, file) in enumerate(
+                zip(numbered.records, numbered.files, strict=True), numbered.first_seq
+            ):
+                self.places.add(seq, file, 0, len(record))
+        else:
+            self.places.add_lines(numbered.first_seq, numbered.offset + shift, numbered.records)
+        self._unwritten.popleft()
 
     def is_written(self, seq: int) -> bool:
         """Whether an event of this number can be read from the files already."""
@@ -241,10 +250,8 @@ class SessionWriter:
                 return numbered.records[seq - numbered.first_seq]
         return self.places.read(seq, seq, 1, 1)[0][1]
 
-    def _files_for(self, events: list[NewEvent], ids: list[str]) -> list[str]:
-        """The file that each of these events goes to."""
-        if not self.layout.one_file_an_event:
-            return [LINES_FILE] * len(events)
+    def _new_files_for(self, events: list[NewEvent], ids: list[str]) -> list[str]:
+        """The file of its own that each of these events goes to."""
         first = self.next_number
         self.next_number += len(events)
         return [
@@ -256,7 +263,7 @@ class SessionWriter:
         earlier: set[str | None] = set()
         for event in events:
             parent_id = event.parent_id
-            given = parent_id is not msgspec.UNSET and parent_id is not None
+            given = parent_id is not UNSET and parent_id is not None
             if given and parent_id not in self._ids and parent_id not in earlier:
                 raise InvalidParams(
                     f"parent_id {parent_id!r} names no earlier event of this session; "

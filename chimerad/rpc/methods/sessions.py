@@ -10,7 +10,7 @@ from chimera.errors import ChimeraError, InvalidParams
 from chimera.sessions.since import since_microseconds
 from chimerad.rpc import parameters
 from chimerad.rpc.context import CallContext, Handler
-from chimerad.store.committer import AppendOutcome
+from chimerad.store.batches import AppendOutcome
 from chimerad.store.index.queries import ListQuery
 
 __all__ = ["HANDLERS"]
@@ -39,9 +39,8 @@ async def append(context: CallContext, asked: parameters.AppendParams) -> asynci
         else:
             answered.set_result(outcome)
 
-    context.daemon.store.append(
-        asked.session_id, asked.events, expect_seq=asked.expect_seq, durability=asked.durability, done=done
-    )
+    durable = asked.durability == "durable"
+    context.daemon.store.append(asked.session_id, asked.events, asked.expect_seq, durable, done)
     return answered
 
 

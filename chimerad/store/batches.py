@@ -1,0 +1,151 @@
+"""A batch: the calls that are numbered together, journalled in one frame and shown together (store rules 1 and 2).
+
+Numbers calls by the sessions' writers and says what the frame holds. Knows no disk, no queue and no loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from chimera.errors import ChimeraError
+from chimera.sessions.eventlog.journal import Entry
+from chimera.sessions.eventlog.journal import barrier as barrier_entry
+from chimera.sessions.eventlog.layouts import LINES_FILE
+from chimera.sessions.eventlog.writer import NewEvent, NumberedEvents
+from chimerad.store.open_sessions import OpenSession, session_not_found
+
+__all__ = ["Answer", "AppendCall", "AppendOutcome", "Barrier", "Batch", "Share"]
+
+BARRIER_BYTES = 1024
+"""More than the entry of a barrier takes in a frame."""
+
+
+class AppendOutcome(msgspec.Struct, gc=False):
+    """The answer to an append, as the contract has it."""
+
+    first_seq: int
+    last_seq: int
+    ids: list[str]
+    chain: str
+
+
+class AppendCall(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """One ``sessions.append``: its checked events, its conditions, and who waits for the answer.
+
+    ``size``: an upper bound of the bytes it takes in a frame. ``done`` is called exactly once.
+    """
+
+    session_id: str
+    events: list[NewEvent]
+    expect_seq: int | None
+    durable: bool
+    size: int
+    done: Callable[[AppendOutcome | ChimeraError], None]
+
+
+Answer = tuple[AppendCall, AppendOutcome | ChimeraError]
+
+
+class Barrier(msgspec.Struct, frozen=True, eq=False):
+    """A place in the queue: resolved when everything before it is durable and shown.
+
+    With a ``session_id`` a frame says that this session is about to be changed other than by appending; with
+    ``frame`` one is written in any case.
+    """
+
+    reached: asyncio.Future[None]
+    session_id: str | None = None
+    frame: bool = False
+
+    @property
+    def needs_frame(self) -> bool:
+        return self.frame or self.session_id is not None
+
+
+class Share(msgspec.Struct, eq=False, gc=False):
+    """What one batch adds to one session; ``body`` is its records as they lie in a file of lines, once it is sealed."""
+
+    session: OpenSession
+    calls: list[NumberedEvents]
+    records: list[bytes]
+    body: bytes = b""
+
+    def seal(self) -> None:
+        self.body = b"\n".join(self.records) + b"\n"
+
+    def entries(self) -> Iterator[Entry]:
+        """A run of events for ``events.jsonl``, an entry a file in the other layouts."""
+        session_id, first = self.session.session_id, self.calls[0]
+        if not self.session.writer.layout.one_file_an_event:
+            yield Entry(session_id, LINES_FILE, first.offset, first.first_seq, first.previous, self.body)
+            return
+        for numbered in self.calls:
+            previous, seq = numbered.previous, numbered.first_seq
+            for record, file in zip(numbered.records, numbered.files, strict=True):
+                yield Entry(session_id, file, 0, seq, previous, record + b"\n")
+                previous = record[-18:-2]
+                seq += 1
+
+
+class Batch(msgspec.Struct, eq=False):
+    """Calls that are numbered together: in one frame, shown together.
+
+    Attributes:
+        answers: the calls with what became of them, in order of arrival; whoever was answered is no longer here.
+        buffered: the same for calls that do not wait for the disk.
+        barriers: who waits for the end of this batch.
+        marks: the sessions that a barrier in this frame is for.
+        wants_sync: somebody waits for the disk.
+        needs_frame: a frame is written even without entries.
+    """
+
+    shares: dict[str, Share] = {}
+    answers: list[Answer] = []
+    buffered: list[Answer] = []
+    barriers: list[asyncio.Future[None]] = []
+    marks: list[str] = []
+    wants_sync: bool = False
+    needs_frame: bool = False
+
+    def add(self, session: OpenSession, call: AppendCall, now: str) -> None:
+        """Number one call, or note why it is refused. ``now``: the time of events that have none."""
+        answers = self.answers if call.durable else self.buffered
+        if session.closed:  # it was removed while the call waited
+            answers.append((call, session_not_found(session.session_id)))
+            return
+        try:
+            numbered = session.writer.number(call.events, call.expect_seq, now)
+        except ChimeraError as refusal:
+            answers.append((call, refusal))
+            return
+        outcome = AppendOutcome(numbered.first_seq, numbered.last_seq, numbered.ids, numbered.chain.decode())
+        answers.append((call, outcome))
+        if call.durable:
+            self.wants_sync = True
+        if not numbered.records:
+            return
+        share = self.shares.get(session.session_id)
+        if share is None:
+            self.shares[session.session_id] = Share(session, [numbered], list(numbered.records))
+        else:
+            share.calls.append(numbered)
+            share.records.extend(numbered.records)
+
+    def add_barrier(self, barrier: Barrier) -> None:
+        """End the batch with a barrier: what comes behind it belongs to a later one."""
+        self.barriers.append(barrier.reached)
+        self.wants_sync = True
+        self.needs_frame = barrier.needs_frame
+        if barrier.session_id is not None:
+            self.marks.append(barrier.session_id)
+
+    def seal(self) -> list[Entry]:
+        """Nothing is added any more: what the frame holds."""
+        found = [barrier_entry(session_id) for session_id in self.marks]
+        for share in self.shares.values():
+            share.seal()
+            found.extend(share.entries())
+        return found
