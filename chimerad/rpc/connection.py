@@ -31,7 +31,7 @@ from chimerad.rpc.dispatch import AppendReply, AppendRequest, Dispatcher
 from chimerad.rpc.envelope import Envelope
 from chimerad.rpc.framing import LineSplitter
 from chimerad.rpc.replies import MAX_LINE_BYTES, NO_ID, failure
-from chimerad.store.batches import AppendOutcome
+from chimerad.store.batches import Answer, AppendCall
 
 __all__ = ["Admission", "Connection", "Load"]
 
@@ -126,6 +126,8 @@ class Connection(asyncio.BufferedProtocol):
         elif self._load.held > MAX_HELD_BYTES and self._splitter.unfinished_bytes > SMALL_LINE_BYTES:
             self._refuse(_overloaded())
         self._advance()
+        if self._appends and len(self._connections) == 1:
+            self._store.commit_now()
 
     def eof_received(self) -> bool:
         """The client sends no more: what came whole is still answered, half a line is dropped."""
@@ -203,7 +205,7 @@ class Connection(asyncio.BufferedProtocol):
                     self._next = call
                     break
                 waiting.popleft()
-                self._begin_append(call, _bytes_held(line))
+                self._begin_append(call, len(line) + 1)
             elif self._appends:
                 self._next = call
                 break
@@ -221,26 +223,36 @@ class Connection(asyncio.BufferedProtocol):
     def _begin_append(self, call: AppendRequest, size: int) -> None:
         self._appends += 1
         self._append_bytes += size
+        asked = call.params
+        append = AppendCall(
+            asked.session_id, asked.events, asked.expect_seq, asked.durability == "durable", self, (call.id, size)
+        )
+        if size > SMALL_LINE_BYTES and self._load.held > MAX_HELD_BYTES:
+            append.refuse(_overloaded())
+        else:
+            self._store.append(append)
 
-        def done(outcome: AppendOutcome | ChimeraError) -> None:
-            self._appends -= 1
-            self._append_bytes -= size
-            self._load.held -= size
+    def answered(self, answers: list[Answer]) -> None:
+        """What the store says of appends of this client."""
+        size = 0
+        replies = []
+        for call, outcome in answers:
+            request_id, held = cast(tuple[msgspec.Raw, int], call.reference)
+            size += held
             if not isinstance(outcome, ChimeraError):
-                if call.id:
-                    self._send(_encode(AppendReply(outcome, call.id)), soon=self._appends > 0)
-            elif call.id:
-                self._send(failure(outcome, bytes(call.id)), soon=self._appends > 0)
+                if request_id:
+                    replies.append(_encode(AppendReply(outcome, request_id)))
+            elif request_id:
+                replies.append(failure(outcome, bytes(request_id)))
             else:
                 log.warning("a notification of sessions.append failed: %s", outcome.kind)
-            if self._waiting or self._ending or self._refusal is not None:
-                self._loop.call_soon(self._advance)  # not now: the store is in the middle of its answers
-
-        if size > SMALL_LINE_BYTES and self._load.held > MAX_HELD_BYTES:
-            done(_overloaded())
-            return
-        asked = call.params
-        self._store.append(asked.session_id, asked.events, asked.expect_seq, asked.durability == "durable", done)
+        self._appends -= len(answers)
+        self._append_bytes -= size
+        self._load.held -= size
+        if replies:
+            self._send(b"\n".join(replies), soon=self._appends > 0)
+        if self._waiting or self._ending or self._refusal is not None:
+            self._loop.call_soon(self._advance)  # not now: the store is in the middle of its answers
 
     async def _serve(self, line: bytes, envelope: Envelope | None) -> None:
         context = CallContext(self._dispatcher.daemon, self)
@@ -296,7 +308,7 @@ class Connection(asyncio.BufferedProtocol):
     # Writing.
 
     def _send(self, line: bytes, *, soon: bool) -> None:
-        """Put a line behind those before it; ``soon`` lets others of this turn of the loop join its write."""
+        """Put a line, or several, behind those before; ``soon`` lets others of this turn of the loop join the write."""
         if self._transport is None or self._linger is not None:
             return
         if not soon and not self._outgoing:

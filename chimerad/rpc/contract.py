@@ -14,8 +14,8 @@ import msgspec
 from chimera import errors
 from chimera.errors import ChimeraError
 from chimerad.rpc import parameters, results
-from chimerad.store.changes import Created, Purged, Renamed, Restored
 from chimerad.store.batches import AppendOutcome
+from chimerad.store.changes import Created, Purged, Renamed, Restored
 from chimerad.store.index.service import Rebuilt
 from chimerad.store.readers import Verified
 

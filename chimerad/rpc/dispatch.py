@@ -56,7 +56,6 @@ class AppendRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=
     id: msgspec.Raw = msgspec.Raw(b"")
 
 
-
 class AppendReply(msgspec.Struct, tag_field="jsonrpc", tag="2.0", frozen=True, gc=False):
     """Its answer, encoded in one go as well."""
 

@@ -6,7 +6,8 @@ Numbers calls by the sessions' writers and says what the frame holds. Knows no d
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 import msgspec
 
@@ -17,7 +18,7 @@ from chimera.sessions.eventlog.layouts import LINES_FILE
 from chimera.sessions.eventlog.writer import NewEvent, NumberedEvents
 from chimerad.store.open_sessions import OpenSession, session_not_found
 
-__all__ = ["Answer", "AppendCall", "AppendOutcome", "Barrier", "Batch", "Share"]
+__all__ = ["Answer", "AppendCall", "AppendOutcome", "Appender", "Barrier", "Batch", "Share"]
 
 BARRIER_BYTES = 1024
 """More than the entry of a barrier takes in a frame."""
@@ -32,18 +33,30 @@ class AppendOutcome(msgspec.Struct, gc=False):
     chain: str
 
 
-class AppendCall(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """One ``sessions.append``: its checked events, its conditions, and who waits for the answer.
+class Appender(Protocol):
+    """Who appends. Each call is answered exactly once; what a batch answers comes together, in order of arrival."""
 
-    ``size``: an upper bound of the bytes it takes in a frame. ``done`` is called exactly once.
+    def answered(self, answers: list[Answer]) -> None: ...
+
+
+class AppendCall(msgspec.Struct, eq=False, gc=False):
+    """One ``sessions.append``: its events, its conditions, and who waits for the answer.
+
+    Attributes:
+        reference: the appender's own, by which it knows the call again.
+        size: an upper bound of the bytes it takes in a frame; the store's.
     """
 
     session_id: str
     events: list[NewEvent]
     expect_seq: int | None
     durable: bool
-    size: int
-    done: Callable[[AppendOutcome | ChimeraError], None]
+    appender: Appender
+    reference: object = None
+    size: int = 0
+
+    def refuse(self, refusal: ChimeraError) -> None:
+        self.appender.answered([(self, refusal)])
 
 
 Answer = tuple[AppendCall, AppendOutcome | ChimeraError]
@@ -94,7 +107,7 @@ class Batch(msgspec.Struct, eq=False):
     """Calls that are numbered together: in one frame, shown together.
 
     Attributes:
-        answers: the calls with what became of them, in order of arrival; whoever was answered is no longer here.
+        answers: the calls with what became of them, by appender; whoever was answered is no longer here.
         buffered: the same for calls that do not wait for the disk.
         barriers: who waits for the end of this batch.
         marks: the sessions that a barrier in this frame is for.
@@ -103,8 +116,8 @@ class Batch(msgspec.Struct, eq=False):
     """
 
     shares: dict[str, Share] = {}
-    answers: list[Answer] = []
-    buffered: list[Answer] = []
+    answers: dict[Appender, list[Answer]] = {}
+    buffered: dict[Appender, list[Answer]] = {}
     barriers: list[asyncio.Future[None]] = []
     marks: list[str] = []
     wants_sync: bool = False
@@ -112,7 +125,10 @@ class Batch(msgspec.Struct, eq=False):
 
     def add(self, session: OpenSession, call: AppendCall, now: str) -> None:
         """Number one call, or note why it is refused. ``now``: the time of events that have none."""
-        answers = self.answers if call.durable else self.buffered
+        by_appender = self.answers if call.durable else self.buffered
+        answers = by_appender.get(call.appender)
+        if answers is None:
+            answers = by_appender[call.appender] = []
         if session.closed:  # it was removed while the call waited
             answers.append((call, session_not_found(session.session_id)))
             return

@@ -19,7 +19,7 @@ import msgspec
 from chimera.errors import ChimeraError, NoSpace, StorageError
 from chimera.identifiers import format_timestamp
 from chimera.sessions.eventlog.recovery import ONE_FOLDER_ERRORS
-from chimerad.store.batches import BARRIER_BYTES, Answer, AppendCall, AppendOutcome, Barrier, Batch, Share
+from chimerad.store.batches import BARRIER_BYTES, Answer, AppendCall, Appender, AppendOutcome, Barrier, Batch, Share
 from chimerad.store.open_sessions import OpenSession, session_not_found
 from chimerad.store.segments import SegmentFeed
 
@@ -110,12 +110,17 @@ class Committer:
     def submit(self, session: OpenSession, call: AppendCall) -> None:
         """Queue a call; it is answered exactly once."""
         if self.suspended is not None:
-            call.done(storage_failure(self.suspended, "nothing was appended"))
+            call.refuse(storage_failure(self.suspended, "nothing was appended"))
             return
         self.waiting_bytes += call.size
         self._queue.append((session, call))
         if not self._tick_due:
             self.wake()
+
+    def commit_now(self) -> None:
+        """Not on the next turn of the loop: whoever asks knows that nobody else could share the sync."""
+        if self._tick_due:
+            self._tick()
 
     def note_flushed(self) -> None:
         """With nothing else to write, write a frame for its flushed LSN alone: what is flushed needs no recovery."""
@@ -168,7 +173,7 @@ class Committer:
             if isinstance(item, Barrier):
                 _refuse_barrier(item.reached, storage_failure(error, "nothing was changed"))
             else:
-                item[1].done(storage_failure(error, "nothing was appended"))
+                item[1].refuse(storage_failure(error, "nothing was appended"))
         self._on_failure(error)
 
     def _tick(self) -> None:
@@ -340,16 +345,19 @@ class Committer:
             failure = StorageError(
                 f"the session {session_id!r} cannot be written ({error.strerror}); its last events are kept in .lost"
             )
-        batch.answers = [
-            (call, failure if call.session_id == session_id and isinstance(outcome, AppendOutcome) else outcome)
-            for call, outcome in batch.answers
-        ]
+        for appender, answers in batch.answers.items():
+            batch.answers[appender] = [
+                (call, failure if call.session_id == session_id and isinstance(outcome, AppendOutcome) else outcome)
+                for call, outcome in answers
+            ]
 
     def _refuse(self, batch: Batch, error: OSError) -> None:
         failure = storage_failure(error, "what became of the call is not known; retry with the same event ids")
         failure.details["outcome"] = "unknown"
-        for call, outcome in (*batch.buffered, *batch.answers):
-            call.done(failure if isinstance(outcome, AppendOutcome) else outcome)
+        for appender, answers in (*batch.buffered.items(), *batch.answers.items()):
+            appender.answered(
+                [(call, failure if isinstance(outcome, AppendOutcome) else outcome) for call, outcome in answers]
+            )
         for barrier in batch.barriers:
             _refuse_barrier(barrier, failure)
 
@@ -361,7 +369,7 @@ class Committer:
         for item in queue:
             failure = storage_failure(error, "nothing was changed")
             if not isinstance(item, Barrier):
-                item[1].done(failure)
+                item[1].refuse(failure)
             elif item.needs_frame:
                 _refuse_barrier(item.reached, failure)
             else:
@@ -406,12 +414,11 @@ def _size_of(item: _Waiting) -> int:
     return BARRIER_BYTES if isinstance(item, Barrier) else item[1].size
 
 
-def _answer(answers: list[Answer]) -> None:
-    """Answer in order of arrival; whoever is not answered yet when this raises is still in the list."""
-    answers.reverse()
+def _answer(answers: dict[Appender, list[Answer]]) -> None:
+    """Whoever is not answered yet when this raises is still there."""
     while answers:
-        call, outcome = answers.pop()
-        call.done(outcome)
+        appender = next(iter(answers))
+        appender.answered(answers.pop(appender))
 
 
 def _refuse_barrier(reached: asyncio.Future[None], failure: ChimeraError) -> None:

@@ -77,9 +77,9 @@ class SessionRegistry:
         elif call.session_id in self._opening:
             self._opening[call.session_id].append(call)
         elif self._committer.suspended is not None:  # recovery holds the sessions' locks: nobody may open one
-            call.done(storage_failure(self._committer.suspended, "nothing was appended"))
+            call.refuse(storage_failure(self._committer.suspended, "nothing was appended"))
         elif len(self.open) + len(self._opening) >= self._most_open and not self._close_longest_idle():
-            call.done(Overloaded("too many sessions are being written at once; retry in a moment"))
+            call.refuse(Overloaded("too many sessions are being written at once; retry in a moment"))
         else:
             self._opening[call.session_id] = [call]
             task = asyncio.get_running_loop().create_task(self._open(call.session_id))
@@ -172,7 +172,7 @@ class SessionRegistry:
             outcome = storage_failure(suspended, "nothing was appended")
         if isinstance(outcome, ChimeraError):
             for call in calls:
-                call.done(outcome)
+                call.refuse(outcome)
             return
         self.open[session_id] = outcome
         for call in calls:

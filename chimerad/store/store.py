@@ -21,10 +21,10 @@ from chimera.errors import ChimeraError, InvalidParams, Overloaded
 from chimera.identifiers import check_session_id
 from chimera.sessions.eventlog.journal import read_journal
 from chimera.sessions.eventlog.recovery import Recovered, keep_lost, recover_root
-from chimera.sessions.eventlog.writer import NewEvent, check_events
+from chimera.sessions.eventlog.writer import check_events
 from chimerad.store import lifecycle, trash
+from chimerad.store.batches import AppendCall
 from chimerad.store.changes import Changes
-from chimerad.store.batches import AppendCall, AppendOutcome
 from chimerad.store.committer import Committer
 from chimerad.store.flusher import Flusher
 from chimerad.store.index.queries import Listing, ListQuery
@@ -178,27 +178,24 @@ class Store:
 
     # -- appending
 
-    def append(
-        self,
-        session_id: str,
-        events: list[NewEvent],
-        expect_seq: int | None,
-        durable: bool,
-        done: Callable[[AppendOutcome | ChimeraError], None],
-    ) -> None:
-        """Append a call's events, all or nothing; ``done`` is called exactly once."""
+    def append(self, call: AppendCall) -> None:
+        """Append a call's events, all or nothing; its appender hears of it, at once where it is refused at once."""
         try:
-            if session_id not in self._registry.open:
-                check_session_id(session_id)
-            size = check_events(events)
+            if call.session_id not in self._registry.open:
+                check_session_id(call.session_id)
+            call.size = check_events(call.events)
         except ChimeraError as refusal:
-            done(refusal)
+            call.refuse(refusal)
             return
         overload = self._overload()
         if overload is None:
-            self._registry.dispatch(AppendCall(session_id, events, expect_seq, durable, size, done))
+            self._registry.dispatch(call)
         else:
-            done(Overloaded(f"{overload}; retry in a moment with the same event ids"))
+            call.refuse(Overloaded(f"{overload}; retry in a moment with the same event ids"))
+
+    def commit_now(self) -> None:
+        """Commit what waits without looking for others to share the sync: for a client that is alone."""
+        self._committer.commit_now()
 
     def _overload(self) -> str | None:
         """Why nothing more can be taken at the moment."""

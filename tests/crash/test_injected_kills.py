@@ -268,7 +268,9 @@ def until_flushed_or_cut_off(victim: Victim) -> Act:
 
     def waiting(connection: BookkeepingConnection, _: str) -> None:
         assert victim.daemon is not None
-        while connection.call("daemon.status")["journal"]["unflushed_events"] and CUT_OFF not in victim.daemon.read_log():
+        while (
+            connection.call("daemon.status")["journal"]["unflushed_events"] and CUT_OFF not in victim.daemon.read_log()
+        ):
             select.select([], [], [], 0.05)
 
     return waiting

@@ -18,7 +18,7 @@ from chimera.errors import ChimeraError, NoSpace, SessionNotFound, StorageError
 from chimera.sessions.eventlog.journal import read_journal
 from chimera.sessions.eventlog.writer import NewEvent
 from chimerad.store import open_sessions
-from chimerad.store.batches import AppendOutcome
+from chimerad.store.batches import Answer, AppendCall, AppendOutcome
 from chimerad.store.index.queries import ListQuery
 from chimerad.store.store import Store
 
@@ -54,13 +54,24 @@ async def create(store: Store, session_id: str = "mink-a", layout: str | None = 
     return made.session_id
 
 
+class Telling:
+    """An appender that hands on each outcome."""
+
+    def __init__(self, tell: Callable[[Outcome], None]) -> None:
+        self.tell = tell
+
+    def answered(self, answers: list[Answer]) -> None:
+        for _, outcome in answers:
+            self.tell(outcome)
+
+
 def send(
     store: Store, session_id: str, event_id: str | None = None, durability: str = "durable"
 ) -> asyncio.Future[Outcome]:
     """An append on its way."""
     answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
     event = NewEvent("user_message", id=event_id)
-    store.append(session_id, [event], None, durability == "durable", answered.set_result)
+    store.append(AppendCall(session_id, [event], None, durability == "durable", Telling(answered.set_result)))
     return answered
 
 
@@ -138,7 +149,7 @@ def test_a_holder_waits_for_every_opening_that_is_under_way(home: Path, monkeypa
             second.append(send(store, session_id))
 
         event = NewEvent("user_message")
-        store.append(session_id, [event], None, True, done)
+        store.append(AppendCall(session_id, [event], None, True, Telling(done)))
         async with store._registry.hold(session_id) as session:
             assert isinstance(await refused, StorageError)
             assert session is not None
@@ -157,7 +168,7 @@ def test_a_mistake_in_one_answer_leaves_nobody_else_waiting(home: Path) -> None:
         def broken(_outcome: Outcome) -> None:
             raise ValueError("a bug of ours")
 
-        store.append(session_id, [NewEvent("user_message")], None, True, broken)
+        store.append(AppendCall(session_id, [NewEvent("user_message")], None, True, Telling(broken)))
         behind = [send(store, session_id, f"behind-{number}") for number in range(3)]
         assert all(isinstance(one, AppendOutcome) for one in await asyncio.gather(*before))
         for outcome in await asyncio.gather(*behind):

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chimera.errors import ChimeraError, SessionNotFound
+from chimera.errors import SessionNotFound
 from chimera.sessions.eventlog.writer import NewEvent
 from chimerad.rpc import RpcServer, ServiceInfo
-from chimerad.store.batches import AppendOutcome
+from chimerad.store.batches import AppendCall, AppendOutcome
 
 
 @dataclass
@@ -54,23 +54,19 @@ class MemoryStore:
         self.dropped: list[object] = []
         self.sinks: list[Any] = []
 
-    def append(
-        self,
-        session_id: str,
-        events: list[NewEvent],
-        expect_seq: int | None,
-        durable: bool,
-        done: Callable[[AppendOutcome | ChimeraError], None],
-    ) -> None:
-        self.calls.append(f"append {session_id}")
-        log = self.sessions.setdefault(session_id, [])
-        log.extend(events)
-        ids = [event.id or "evt-0" for event in events]
-        outcome = AppendOutcome(len(log) - len(events) + 1, len(log), ids, "0" * 16)
+    def append(self, call: AppendCall) -> None:
+        self.calls.append(f"append {call.session_id}")
+        log = self.sessions.setdefault(call.session_id, [])
+        log.extend(call.events)
+        ids = [event.id or "evt-0" for event in call.events]
+        outcome = AppendOutcome(len(log) - len(call.events) + 1, len(log), ids, "0" * 16)
         if self.holding:
-            self.held.append(lambda: done(outcome))
+            self.held.append(lambda: call.appender.answered([(call, outcome)]))
         else:
-            done(outcome)
+            call.appender.answered([(call, outcome)])
+
+    def commit_now(self) -> None:
+        """Nothing is ever kept waiting here."""
 
     def answer(self) -> None:
         """Answer the appends that are held."""

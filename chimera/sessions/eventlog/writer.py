@@ -183,9 +183,7 @@ class SessionWriter:
             seq += 1
             event_id = event.id or new_event_id()
             parent_id = leaf_id if event.parent_id is UNSET else event.parent_id
-            record, chain = encode_record(
-                seq, event_id, parent_id, event.type, event.ts or now, event.metadata, chain
-            )
+            record, chain = encode_record(seq, event_id, parent_id, event.type, event.ts or now, event.metadata, chain)
             ids.append(event_id)
             records.append(record)
             self._ids[event_id] = seq
