@@ -22,7 +22,9 @@ _CHAIN_TAIL_LENGTH = len(b',"chain":"0123456789abcdef"}')
 
 def link(previous: bytes, body: bytes) -> bytes:
     """The chain after ``body``: 16 hex digits of BLAKE2b-64 over the previous chain and the bytes."""
-    return blake2b(previous + body, digest_size=8).hexdigest().encode()
+    digest = _fresh_digest()
+    digest.update(previous + body)
+    return digest.hexdigest().encode()
 
 
 def encode_record(

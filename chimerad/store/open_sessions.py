@@ -1,7 +1,7 @@
 """The sessions that are open for writing: each with its lock, its writer and what its head is known to be.
 
 Opening reads the log and takes the lock in a thread; everything else happens on the event loop. Knows neither the
-journal nor the index.
+journal nor the index's database.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from chimera.sessions.eventlog.layouts import LINES_FILE
 from chimera.sessions.eventlog.locks import SessionLock
 from chimera.sessions.eventlog.writer import NumberedEvents, SessionWriter
 from chimera.sessions.summary import read_summary
+from chimerad.store.index.rebuild import SeenSummary
 
 __all__ = ["OpenSession", "open_session", "session_not_found"]
 
@@ -35,6 +36,7 @@ class OpenSession:
         folder_dirty: the folder may hold a file that is not durable in it yet.
         closed: it was let go of; nothing is written through it any more.
         touched: a line of somebody else's was met in the log.
+        summary: as it was last read for the index.
         reopens_summary: its summary was derived after a crash; the next append makes it provisional no more.
     """
 
@@ -54,6 +56,7 @@ class OpenSession:
     closed: bool = False
     touched: bool = False
     reopens_summary: bool = False
+    summary: SeenSummary = field(default_factory=SeenSummary)
 
     @property
     def generation(self) -> str:

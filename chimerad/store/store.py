@@ -28,7 +28,7 @@ from chimerad.store.changes import Changes
 from chimerad.store.committer import Committer
 from chimerad.store.flusher import Flusher
 from chimerad.store.index.queries import Listing, ListQuery
-from chimerad.store.index.rebuild import row_from_folder, row_of_open
+from chimerad.store.index.rebuild import SeenSummary, row_from_folder, row_of_open
 from chimerad.store.index.rows import SessionRow
 from chimerad.store.index.service import IndexService, Rebuilt
 from chimerad.store.open_sessions import OpenSession, session_not_found
@@ -393,7 +393,7 @@ class Store:
                 return
             changed, self._changed = self._changed, set()
             heads = {
-                session_id: session.shown_seq
+                session_id: (session.shown_seq, session.summary)
                 for session_id in changed
                 if (session := self._registry.open.get(session_id)) is not None
             }
@@ -432,14 +432,16 @@ def _report(recovered: Recovered) -> None:
         log.error("%s; the journal was kept in .lost", sentence)
 
 
-def _rows_of(root: str, session_ids: set[str], heads: dict[str, int]) -> tuple[list[SessionRow], list[str]]:
+def _rows_of(
+    root: str, session_ids: set[str], heads: dict[str, tuple[int, SeenSummary]]
+) -> tuple[list[SessionRow], list[str]]:
     """The index rows of sessions that changed, and those that are no more. ``heads``: of the open ones. In a thread."""
     rows: list[SessionRow] = []
     gone: list[str] = []
     for session_id in session_ids:
         row = None
         if session_id in heads:
-            row = row_of_open(root, session_id, heads[session_id])
+            row = row_of_open(root, session_id, *heads[session_id])
         else:
             row = row_from_folder(root, session_id)
         if row is None:

@@ -8,7 +8,6 @@ reported. Opens no file.
 from __future__ import annotations
 
 import re
-from hashlib import blake2b
 from typing import Any
 
 from chimera.events.chain import CHAIN_START, link, stated_chain
@@ -85,8 +84,8 @@ class Assembly:
         records, tail_length = self.records, -_CHAIN_TAIL_LENGTH
         seq = first
         for raw in raws:
-            after = blake2b(chain + raw[:tail_length], digest_size=8).hexdigest().encode()
-            if not raw.endswith(b',"chain":"' + after + b'"}') or not raw.startswith(b'{"seq":%d,"id":"' % seq):
+            after = link(chain, raw[:tail_length])
+            if raw[tail_length:] != b',"chain":"%b"}' % after or not raw.startswith(b'{"seq":%d,"id":"' % seq):
                 break
             chain = after
             records.append(Record(seq, raw, file, offset, chain, True))

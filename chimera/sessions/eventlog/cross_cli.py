@@ -21,6 +21,7 @@ from chimera.events.event import Problem, event_to_json
 from chimera.flavours import flavour_named, origin_of
 from chimera.identifiers import EPOCH_UNKNOWN, check_session_id, epoch_microseconds
 from chimera.sessions.eventlog.reader import read_log
+from chimera.sessions.eventlog.records import events_of
 from chimera.sessions.since import since_microseconds
 from chimera.sessions.summary import read_summary, session_record
 
@@ -153,7 +154,7 @@ def get_session(session_id: str, *, eventlog_root: str | os.PathLike[str] | None
         session_id=session_id,
         path=folder,
         summary=summary,
-        events=[event_to_json(record.event()) for record in reading.records],
+        events=[event_to_json(event) for event in events_of(reading.records)],
         missing=list(reading.missing),
         problems=[*reading.problems, *_value_problems(session_id, view.problems)],
     )

@@ -42,7 +42,7 @@ from chimera.sessions.eventlog.journal import SECTOR, list_segments
 from chimera.sessions.eventlog.layouts import PACKED_FILE
 from chimera.sessions.eventlog.locks import POLL_SECONDS, Owner, OwnerLock, SessionLock, living_owner, wait_for_owner
 from chimera.sessions.eventlog.reader import read_log, require_whole
-from chimera.sessions.eventlog.records import LogReading, Record
+from chimera.sessions.eventlog.records import LogReading, Record, events_of
 from chimera.sessions.eventlog.recovery import journal_waits, recover_root
 from chimera.sessions.eventlog.unsynced import Unsynced
 from chimera.sessions.eventlog.writer import NewEvent, NumberedEvents, SessionWriter, check_events
@@ -52,6 +52,9 @@ __all__ = ["EventLog", "Fsync"]
 Fsync = Literal["event", "turn", "never"]
 TURN_ENDS = frozenset({"turn_end", "agent_result", "cancelled", "error"})
 """Events after which ``fsync="turn"`` syncs."""
+
+PAGE_EVENTS = 1000
+"""A replay decodes so many at once, and holds no more."""
 
 WAIT_SECONDS = 30.0
 ASK_OWNER_SECONDS = 1.0
@@ -132,12 +135,12 @@ class EventLog:
         """Events with ``start <= index < end``."""
         records = self._read().records
         first = bisect_left(records, start + 1, key=_seq_of)
-        return [record.event() for record in records[first : bisect_left(records, end + 1, key=_seq_of)]]
+        return events_of(records[first : bisect_left(records, end + 1, key=_seq_of)])
 
     def get_since(self, index: int) -> list[Event]:
         """Events from ``index`` on, that one included."""
         records = self._read().records
-        return [record.event() for record in records[bisect_left(records, index + 1, key=_seq_of) :]]
+        return events_of(records[bisect_left(records, index + 1, key=_seq_of) :])
 
     def replay(self) -> Iterator[Event]:
         """Every event in order.
@@ -147,7 +150,8 @@ class EventLog:
         """
         reading = self._read()
         require_whole(reading)
-        return (record.event() for record in reading.records)
+        pages = (reading.records[at : at + PAGE_EVENTS] for at in range(0, len(reading.records), PAGE_EVENTS))
+        return (event for page in pages for event in events_of(page))
 
     # -- appending
 

@@ -10,6 +10,8 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 
+import msgspec
+
 from chimera.errors import MalformedSummary, NoSummary
 from chimera.sessions.eventlog.layouts import LINES_FILE, PACKED_FILE, event_file_number
 from chimera.sessions.eventlog.layouts.packed import Packing, unpack
@@ -17,7 +19,7 @@ from chimera.sessions.summary import Summary, read_summary
 from chimerad.store.index.rows import SessionRow, row_of
 from chimerad.store.index.stamps import UNSETTLED, Stamp, stamp_of
 
-__all__ = ["count_events", "read_rows", "row_from_folder", "row_of_open"]
+__all__ = ["SeenSummary", "count_events", "read_rows", "row_from_folder", "row_of_open"]
 
 READ_BYTES = 1 << 20
 
@@ -31,12 +33,26 @@ def row_from_folder(root: str, session_id: str) -> SessionRow | None:
     return None if stamp is None else _read_row(root, session_id, stamp)
 
 
-def row_of_open(root: str, session_id: str, events: int) -> SessionRow | None:
+class SeenSummary(msgspec.Struct):
+    """The summary of a session that is being written, as it was last read: an append need not read it again."""
+
+    fingerprint: int = UNSETTLED
+    view: Summary | None = None
+
+    def look(self, folder: str, stamp: Stamp) -> Summary | None:
+        """The view of the summary that has this stamp."""
+        if stamp.summary == UNSETTLED or stamp.summary != self.fingerprint:
+            self.fingerprint, self.view = stamp.summary, _view_of(folder)
+        return self.view
+
+
+def row_of_open(root: str, session_id: str, events: int, seen: SeenSummary) -> SessionRow | None:
     """The row of a session that the store writes and whose events it has counted; None if the folder is gone."""
     stamp = stamp_of(root, session_id)
     if stamp is None:
         return None
-    return row_of(_view_of(os.path.join(root, session_id)), root, session_id, events=events, stamp=stamp)
+    view = seen.look(os.path.join(root, session_id), stamp)
+    return row_of(view, root, session_id, events=events, stamp=stamp)
 
 
 def read_rows(
