@@ -27,9 +27,8 @@ from chimerad.store.batches import AppendCall
 from chimerad.store.changes import Changes
 from chimerad.store.committer import Committer
 from chimerad.store.flusher import Flusher
+from chimerad.store.index.follower import Head, IndexFollower
 from chimerad.store.index.queries import Listing, ListQuery
-from chimerad.store.index.rebuild import SeenSummary, row_from_folder, row_of_open
-from chimerad.store.index.rows import SessionRow
 from chimerad.store.index.service import IndexService, Rebuilt
 from chimerad.store.open_sessions import OpenSession, session_not_found
 from chimerad.store.readers import Detail, Page, Readers, Verified
@@ -94,13 +93,14 @@ class Store:
             on_gone=self._folders_gone,
             rescan_seconds=config.watch.rescan_seconds,
         )
+        self._indexed = IndexFollower(self.root, self._index, self._threads, self._head_of)
         self._flusher = Flusher(
             self._committer,
             self._registry,
             self._threads,
             interval_seconds=config.store.flush_interval_ms / 1000,
             idle_close_seconds=config.store.idle_close_s,
-            commit_index=self._commit_index,
+            commit_index=self._indexed.commit,
             session_gone=self._session_gone,
             segments_may_go=self._salvage,
         )
@@ -117,8 +117,6 @@ class Store:
         self.rename, self.tag, self.pin = changes.rename, changes.tag, changes.pin
         self.delete, self.restore = changes.delete, changes.restore
         self.trash_list, self.trash_purge = changes.trash_list, changes.trash_purge
-        self._changed: set[str] = set()
-        self._catching_up = asyncio.Lock()
         self._broken_sessions: set[str] = set()
         self._departed: dict[str, int] = {}
         self._background: set[asyncio.Task[None]] = set()
@@ -131,7 +129,7 @@ class Store:
         """Recover, then be ready to append. Before the socket opens."""
         recovered = await self._in_thread(self._recover)
         await self._index.start(recovered.flushed_lsn)
-        self._changed.update(recovered.sessions)
+        self._indexed.note_all(recovered.sessions)
         self._begin(recovered)
         self._flusher.start()
 
@@ -210,7 +208,7 @@ class Store:
 
     def _shown(self, session: OpenSession, first_seq: int, records: list[bytes]) -> None:
         """After the answers: tell the subscribers, and remember what the index lacks."""
-        self._changed.add(session.session_id)
+        self._indexed.note(session.session_id)
         self._subscriptions.publish(session.session_id, session.generation, first_seq, records)
         if session.reopens_summary:
             session.reopens_summary = False
@@ -218,7 +216,7 @@ class Store:
 
     def _touched(self, session_id: str) -> None:
         """A change to a session is done: the index and the readers must see it."""
-        self._changed.add(session_id)
+        self._indexed.note(session_id)
         self._readers.forget(session_id)
 
     async def _reopen(self, session_id: str) -> None:
@@ -246,7 +244,7 @@ class Store:
         return verified
 
     async def list_sessions(self, query: ListQuery) -> Listing:
-        await self._index_catch_up()
+        await self._indexed.catch_up()
         return await self._index.list(query)
 
     async def rebuild_index(self) -> Rebuilt:
@@ -273,7 +271,9 @@ class Store:
                 unflushed_events=unflushed,
             ),
             index=IndexStatus(
-                state=self._index.state, sessions=self._index.sessions, lag_events=unflushed if self._changed else 0
+                state=self._index.state,
+                sessions=self._index.sessions,
+                lag_events=unflushed if self._indexed.lags else 0,
             ),
         )
 
@@ -308,6 +308,10 @@ class Store:
     def is_open(self, session_id: str) -> bool:
         return session_id in self._registry.open
 
+    def _head_of(self, session_id: str) -> Head | None:
+        session = self._registry.open.get(session_id)
+        return None if session is None else (session.shown_seq, session.summary)
+
     def _folders_gone(self, session_ids: Sequence[str]) -> None:
         """Somebody removed sessions; those that we write are found gone by the flush."""
         for session_id in session_ids:
@@ -335,7 +339,7 @@ class Store:
         self._registry.close(session)
         self._readers.forget(session_id)
         self._subscriptions.interrupt(session_id)
-        self._changed.add(session_id)
+        self._indexed.note(session_id)
         self._flusher.hurry()
 
     async def _settle(self, session_id: str) -> None:
@@ -378,32 +382,11 @@ class Store:
             break
         _report(recovered)
         self._begin(recovered)
-        self._changed.update(recovered.sessions)
+        self._indexed.note_all(recovered.sessions)
         for session_id in recovered.sessions:
             self._readers.forget(session_id)
         self._subscriptions.interrupt()
         log.warning("the store has recovered and goes on")
-
-    # -- the index
-
-    async def _index_catch_up(self) -> None:
-        """Give the index every session that changed since it last looked. One at a time: no older row comes last."""
-        async with self._catching_up:
-            if not self._changed:
-                return
-            changed, self._changed = self._changed, set()
-            heads = {
-                session_id: (session.shown_seq, session.summary)
-                for session_id in changed
-                if (session := self._registry.open.get(session_id)) is not None
-            }
-            rows, gone = await self._in_thread(_rows_of, self.root, changed, heads)
-            await self._index.upsert(rows)
-            await self._index.remove(gone)
-
-    async def _commit_index(self, lsn: int) -> None:
-        await self._index_catch_up()
-        await self._index.commit(lsn)
 
     # -- helpers
 
@@ -430,25 +413,6 @@ def _report(recovered: Recovered) -> None:
         log.warning("acknowledged events of %s were kept in .lost: %s", session_id, reason)
     for sentence in recovered.damaged:
         log.error("%s; the journal was kept in .lost", sentence)
-
-
-def _rows_of(
-    root: str, session_ids: set[str], heads: dict[str, tuple[int, SeenSummary]]
-) -> tuple[list[SessionRow], list[str]]:
-    """The index rows of sessions that changed, and those that are no more. ``heads``: of the open ones. In a thread."""
-    rows: list[SessionRow] = []
-    gone: list[str] = []
-    for session_id in session_ids:
-        row = None
-        if session_id in heads:
-            row = row_of_open(root, session_id, *heads[session_id])
-        else:
-            row = row_from_folder(root, session_id)
-        if row is None:
-            gone.append(session_id)
-        else:
-            rows.append(row)
-    return rows, gone
 
 
 def _keep_unflushed(root: str, session_ids: set[str]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import shutil
+import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,28 @@ def test_a_list_shows_what_was_acknowledged_before_it_was_asked(home: Path) -> N
             await asyncio.sleep(0)
             assert await events_listed() == number
             assert await early == number
+
+    live(home, life)
+
+
+def test_a_list_that_the_disk_of_the_index_made_wrong_is_refused_until_it_is_right(home: Path) -> None:
+    async def life(store: Store) -> None:
+        session_id = await create(store)
+        await store.list_sessions(ListQuery(limit=20))
+        database = sqlite3.connect(home / "state" / "index.db", isolation_level=None)
+        for change in ("INSERT", "UPDATE"):
+            database.execute(
+                f"CREATE TRIGGER no_{change} BEFORE {change} ON sessions BEGIN SELECT RAISE(ABORT, 'disk is full'); END"
+            )
+        await append(store, session_id)
+        with pytest.raises(StorageError, match="lacks 1 sessions"):
+            await store.list_sessions(ListQuery(limit=20))
+        assert len((await store.read(session_id, 1, 10)).events) == 1
+        for change in ("INSERT", "UPDATE"):
+            database.execute(f"DROP TRIGGER no_{change}")
+        database.close()
+        [record] = (await store.list_sessions(ListQuery(limit=20))).sessions
+        assert msgspec.json.decode(record)["events"] == 1
 
     live(home, life)
 

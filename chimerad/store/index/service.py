@@ -103,6 +103,7 @@ class IndexService:
         self._believed = True
         self._loaded = False
         self._complaint: str | None = None
+        self._lacking: set[str] = set()  # sessions whose row the disk refused
 
     @property
     def state(self) -> str:
@@ -162,7 +163,7 @@ class IndexService:
         Raises:
             InvalidParams: a bad limit or cursor.
             Overloaded: the index is being built.
-            StorageError: the index cannot be read.
+            StorageError: the index cannot be read, or its disk refused what the list should show.
         """
         short = 0 < query.limit <= LONGEST_INLINE_PAGE
         quickly_counted = query.since_us is None and query.cwd is None and query.tag is None
@@ -172,15 +173,15 @@ class IndexService:
         """The groups of day, model and flavour that match; raises as :meth:`list`."""
         return await self._read(lambda reader: reader.totals(flavour=flavour, since_us=since_us), inline=False)
 
-    async def upsert(self, rows: Sequence[SessionRow]) -> None:
-        """The store's own changes. Returns when a list shows them; never raises for the index's disk."""
+    async def upsert(self, rows: Sequence[SessionRow]) -> bool:
+        """The store's own changes. Returns when a list shows them; False when the index's disk refused them."""
         self._written_meanwhile.update(row.session_id for row in rows)
-        await self._put(rows)
+        return await self._put(rows)
 
-    async def remove(self, session_ids: Sequence[str]) -> None:
-        """Sessions that the store moved away."""
+    async def remove(self, session_ids: Sequence[str]) -> bool:
+        """Sessions that the store moved away; as :meth:`upsert`."""
         self._written_meanwhile.update(session_ids)
-        await self._take_out(session_ids)
+        return await self._take_out(session_ids)
 
     async def commit(self, lsn: int) -> bool:
         """Make what was put in durable, naming the journal's LSN that it covers (store rule 6).
@@ -256,6 +257,7 @@ class IndexService:
         await self._in(self._write_thread, self._reopen)
         # Only now: what the store had put in before has been noted by now, and went with the old database.
         self._known.clear()
+        self._lacking.clear()
         self._believed = self._loaded = True
 
     async def _read_again(self, names: Iterable[str]) -> None:
@@ -268,21 +270,34 @@ class IndexService:
             await self._put([row for row in rows if row.session_id not in self._written_meanwhile])
             await self._take_out([name for name in gone if name not in self._written_meanwhile], tell=True)
 
-    async def _put(self, rows: Sequence[SessionRow]) -> None:
+    async def _put(self, rows: Sequence[SessionRow]) -> bool:
         if not rows:
-            return
+            return True
         written = await self._write(lambda writer: writer.upsert(rows))
         for row in rows:
             self._known[row.session_id] = row.stamp if written else NO_STAMP
             self._rescan.note(row.session_id)
+        self._note_lacking([row.session_id for row in rows], written)
+        return written
 
-    async def _take_out(self, session_ids: Sequence[str], *, tell: bool = False) -> None:
+    async def _take_out(self, session_ids: Sequence[str], *, tell: bool = False) -> bool:
         known = [name for name in session_ids if name in self._known]
-        if known and await self._write(lambda writer: writer.remove(known)):
+        if not known:
+            return True
+        removed = await self._write(lambda writer: writer.remove(known))
+        self._note_lacking(known, removed)
+        if removed:
             for name in known:
                 self._known.pop(name, None)
             if tell:
                 self._on_gone(known)
+        return removed
+
+    def _note_lacking(self, session_ids: Sequence[str], written: bool) -> None:
+        if written:
+            self._lacking.difference_update(session_ids)
+        else:
+            self._lacking.update(session_ids)
 
     async def _write(self, change: Callable[[IndexWriter], None]) -> bool:
         """Whether the change was made; if not, the reason is logged once."""
@@ -297,6 +312,11 @@ class IndexService:
     async def _read(self, question: Callable[[IndexReader], Result], *, inline: bool) -> Result:
         self._asked_at = time.monotonic()
         await self.wait_ready()
+        if self._lacking:
+            raise StorageError(
+                f"the index lacks {len(self._lacking)} sessions, for its disk refused them; make room there and ask "
+                "again, or read single sessions by their id meanwhile"
+            )
         try:
             if inline:
                 if self._loop_reader is None:
