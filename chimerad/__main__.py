@@ -34,11 +34,13 @@ def _run(home: str, socket_path: str, log_level: str | None) -> None:
     from chimera.config import load_config
     from chimerad import logs
     from chimerad.daemon import raise_descriptor_limit, run_daemon
+    from chimerad.eager import new_event_loop
 
     config = load_config(home)
     logs.set_up(log_level or config.daemon.log_level)
     raise_descriptor_limit()
-    asyncio.run(run_daemon(home, socket_path, config))
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(run_daemon(home, socket_path, config))
 
 
 def _parser() -> argparse.ArgumentParser:

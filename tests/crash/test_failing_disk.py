@@ -94,14 +94,16 @@ def test_a_flush_that_fails_is_recovered_from_the_journal(daemon: RunningDaemon,
     """After a failed sync the page cache proves nothing: what was acknowledged is written again."""
     ledger = Ledger()
     with BookkeepingConnection(daemon.socket_path, ledger) as connection:
-        session_ids = [connection.call("sessions.create", flavour=flavour)["session_id"] for _ in range(70)]
-        for session_id in session_ids:
+        session_ids = [connection.call("sessions.create", flavour=flavour)["session_id"] for _ in range(140)]
+        for session_id in session_ids[:70]:
             append(connection, session_id)
         with crash_strace.injecting(daemon.process.pid, call, "error=EIO"):
             error = None
-            while error is None and connection.call("daemon.status")["journal"]["unflushed_events"]:
+            for session_id in session_ids[70:]:  # whose folders were never flushed
+                if error is not None or not connection.call("daemon.status")["journal"]["unflushed_events"]:
+                    break
                 select.select([], [], [], 0.1)
-                _, error = attempt(connection, "sessions.append", session_id=session_ids[0], events=[event()])
+                _, error = attempt(connection, "sessions.append", session_id=session_id, events=[event()])
             assert error is None or error.kind == "io_error", error
         until_served_again(connection, session_ids[0], "evt-after")
     assert_whole(daemon, ledger)
