@@ -212,13 +212,18 @@ class Connection(asyncio.BufferedProtocol):
             else:
                 waiting.popleft()
                 self._serving = self._loop.create_task(self._serve(line, call))
-        self._set_reading()
-        if not self._waiting and not self._appends and self._serving is None:
-            if self._refusal is not None:
-                self._answer_refused(self._refusal)
-            elif self._ending and self._linger is None and self._transport is not None:
-                self._flush()
-                self._transport.close()
+        if self._reading != (not waiting and self._writable):
+            self._set_reading()
+        if (self._ending or self._refusal is not None) and not self._appends and not waiting and self._serving is None:
+            self._close()
+
+    def _close(self) -> None:
+        """Everything that came is answered: say why no more is taken, or end."""
+        if self._refusal is not None:
+            self._answer_refused(self._refusal)
+        elif self._linger is None and self._transport is not None:
+            self._flush()
+            self._transport.close()
 
     def _begin_append(self, call: AppendRequest, size: int) -> None:
         self._appends += 1

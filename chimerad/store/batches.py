@@ -6,7 +6,6 @@ Numbers calls by the sessions' writers and says what the frame holds. Knows no d
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Protocol
 
 import msgspec
@@ -86,21 +85,20 @@ class Share(msgspec.Struct, eq=False, gc=False):
     records: list[bytes]
     body: bytes = b""
 
-    def seal(self) -> None:
-        self.body = b"\n".join(self.records) + b"\n"
-
-    def entries(self) -> Iterator[Entry]:
+    def seal(self) -> list[Entry]:
         """A run of events for ``events.jsonl``, an entry a file in the other layouts."""
+        self.body = b"\n".join(self.records) + b"\n"
         session_id, first = self.session.session_id, self.calls[0]
         if not self.session.writer.layout.one_file_an_event:
-            yield Entry(session_id, LINES_FILE, first.offset, first.first_seq, first.previous, self.body)
-            return
+            return [Entry(session_id, LINES_FILE, first.offset, first.first_seq, first.previous, self.body)]
+        entries = []
         for numbered in self.calls:
             previous, seq = numbered.previous, numbered.first_seq
             for record, file in zip(numbered.records, numbered.files, strict=True):
-                yield Entry(session_id, file, 0, seq, previous, record + b"\n")
+                entries.append(Entry(session_id, file, 0, seq, previous, record + b"\n"))
                 previous = record[-18:-2]
                 seq += 1
+        return entries
 
 
 class Batch(msgspec.Struct, eq=False):
@@ -162,6 +160,5 @@ class Batch(msgspec.Struct, eq=False):
         """Nothing is added any more: what the frame holds."""
         found = [barrier_entry(session_id) for session_id in self.marks]
         for share in self.shares.values():
-            share.seal()
-            found.extend(share.entries())
+            found += share.seal()
         return found

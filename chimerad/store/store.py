@@ -209,7 +209,8 @@ class Store:
     def _shown(self, session: OpenSession, first_seq: int, records: list[bytes]) -> None:
         """After the answers: tell the subscribers, and remember what the index lacks."""
         self._indexed.note(session.session_id)
-        self._subscriptions.publish(session.session_id, session.generation, first_seq, records)
+        if self._subscriptions.anybody:
+            self._subscriptions.publish(session.session_id, session.generation, first_seq, records)
         if session.reopens_summary:
             session.reopens_summary = False
             self._spawn(self._reopen(session.session_id))

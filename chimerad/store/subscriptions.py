@@ -111,13 +111,12 @@ class Subscriptions:
         for subscription in [one for many in self._by_session.values() for one in many if one.sink is sink]:
             self._forget(subscription)
 
-    def watched(self, session_id: str) -> bool:
-        return session_id in self._by_session
+    @property
+    def anybody(self) -> bool:
+        return bool(self._by_session)
 
     def publish(self, session_id: str, generation: str, first_seq: int, records: list[bytes]) -> None:
         """Send newly shown events to everybody who is live on this session, or on all."""
-        if not self._by_session:
-            return
         for subscription in tuple(self._by_session.get(session_id, ())):
             subscription.newest_seq = first_seq + len(records) - 1
             if subscription.live:

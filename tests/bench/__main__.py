@@ -44,18 +44,27 @@ def main(arguments: list[str] | None = None) -> int:
     }
     try:
         results, failed = measure(options.rows, Workbench(folder, scale))
+        report(results, failed, about, options)
     finally:
-        if not options.keep:
+        if not options.keep:  # after the report: a million small files take minutes to go
             shutil.rmtree(folder, ignore_errors=True)
+    return 1 if failed or below_floor(results) else 0
+
+
+def report(results: list[Result], failed: dict[str, str], about: dict[str, Any], options: argparse.Namespace) -> None:
+    """To wherever was asked for, and one line on the terminal."""
     about.update(load_after=load_average(), failed=failed)
     if options.json:
-        with open(options.json, "w", encoding="utf-8") as report:
-            report.write(as_json(results, about))
+        with open(options.json, "w", encoding="utf-8") as file:
+            file.write(as_json(results, about))
     if options.docs:
         put_into_document(options.docs, as_markdown(results, about))
-    below = [found.goal.key for found in results if found.verdict == "BELOW FLOOR"]
-    print(f"below the floor: {', '.join(below) or 'none'}; rows that failed: {', '.join(failed) or 'none'}")
-    return 1 if below or failed else 0
+    below = ", ".join(below_floor(results)) or "none"
+    print(f"below the floor: {below}; rows that failed: {', '.join(failed) or 'none'}", flush=True)
+
+
+def below_floor(results: list[Result]) -> list[str]:
+    return [found.goal.key for found in results if found.verdict == "BELOW FLOOR"]
 
 
 def measure(rows: list[str], bench: Workbench) -> tuple[list[Result], dict[str, str]]:
