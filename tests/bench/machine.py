@@ -6,6 +6,7 @@ import os
 import platform
 import sqlite3
 import sys
+import sysconfig
 from typing import Any
 
 __all__ = ["cpu_seconds", "file_system", "load_average", "machine", "memory_mib"]
@@ -31,9 +32,15 @@ def machine() -> dict[str, Any]:
         "processor": _processor(),
         "kernel": platform.release(),
         "python": platform.python_version(),
+        "build": "optimised by profile" if _built_by_profile() else "built without profile",
         "executable": sys.executable,
         "sqlite": sqlite3.sqlite_version,
     }
+
+
+def _built_by_profile() -> bool:
+    """Such an interpreter runs our code about a fifth faster."""
+    return "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
 
 
 def load_average() -> list[float]:

@@ -70,8 +70,8 @@ def as_markdown(results: Iterable[Result], about: dict[str, Any]) -> str:
     """The table and a line on the machine."""
     place, host = about["file_system"], about["machine"]
     lines = [
-        f"One {about['scale']} run: {host['cores']} cores ({host['processor']}), Linux {host['kernel']}, "
-        f"Python {host['python']}, SQLite {host['sqlite']}; {place['type']} on {place['device']} ({place['options']}); "
+        f"One {about['scale']} run: {host['cores']} cores ({host['processor']}), Linux {host['kernel'].split('-')[0]}, "
+        f"Python {host['python']} ({host['build']}), SQLite {host['sqlite']}; {place['type']}; "
         f"load {about['load_before'][0]} before, {about['load_after'][0]} after.",
         "",
         "| figure | work | against | measured | floor | aim | |",
