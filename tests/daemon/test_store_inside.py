@@ -15,15 +15,15 @@ import msgspec
 import pytest
 
 from chimera.config import Config, StoreConfig
-from chimera.errors import ChimeraError, NoSpace, SessionNotFound, StorageError
+from chimera.errors import NoSpace, SessionNotFound, StorageError
 from chimera.sessions.eventlog.journal import read_journal
 from chimera.sessions.eventlog.writer import NewEvent
 from chimerad.store import open_sessions
-from chimerad.store.batches import Answer, AppendCall, AppendOutcome
+from chimerad.store.batches import AppendCall, AppendOutcome
 from chimerad.store.index.queries import ListQuery
 from chimerad.store.store import Store
+from tests.support.appender import Outcome, Telling
 
-Outcome = AppendOutcome | ChimeraError
 Life = Callable[[Store], Awaitable[None]]
 
 
@@ -53,17 +53,6 @@ async def create(store: Store, session_id: str = "mink-a", layout: str | None = 
         flavour="mink", session_id=session_id, prompt="", title=None, model="", cwd="", layout=layout, tags=[]
     )
     return made.session_id
-
-
-class Telling:
-    """An appender that hands on each outcome."""
-
-    def __init__(self, tell: Callable[[Outcome], None]) -> None:
-        self.tell = tell
-
-    def answered(self, answers: list[Answer]) -> None:
-        for _, outcome in answers:
-            self.tell(outcome)
 
 
 def send(
