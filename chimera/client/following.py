@@ -1,7 +1,7 @@
 """A tail: the events of a session, or of all, for ever; over slow consumers and daemons that go away.
 
 Keeps one place (generation, seq) for each session and nothing else, so that whatever happens in between,
-what comes next is asked for by cursor. Must not know sockets (streaming).
+what comes next is asked for by cursor. Must not know how a connection is come by (streaming).
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+from chimera.client.link import Link
 from chimera.errors import ChimeraError, DaemonUnreachable, SessionNotFound, WrongVersion
 from chimera.identifiers import summary_timestamp
-
-if TYPE_CHECKING:
-    from chimera.client.streaming import AsyncClient, Link
 
 __all__ = ["EVERY_SESSION", "Follower", "TailEvent"]
 
@@ -66,11 +64,17 @@ class _Place:
         return seen
 
 
+class _Linked(Protocol):
+    """The connection as it is now, made anew where it was lost; raises DaemonUnreachable."""
+
+    async def __call__(self, *, may_start: bool) -> Link: ...
+
+
 class Follower:
     """One tail. ``events`` is its only use, once."""
 
-    def __init__(self, client: AsyncClient, session_id: str, since: Mapping[str, Any] | None) -> None:
-        self._client = client
+    def __init__(self, linked: _Linked, session_id: str, since: Mapping[str, Any] | None) -> None:
+        self._linked = linked
         self._session_id = session_id
         self._since = since
         self._places: dict[str, _Place] = {}
@@ -83,7 +87,7 @@ class Follower:
         lost = False
         while True:
             try:
-                link = await self._client.linked(may_start=not self._began)
+                link = await self._linked(may_start=not self._began)
                 lost = False
                 async with aclosing(self._every_session(link) if every else self._one_session(link)) as stream:
                     async for seen in stream:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from chimera.client import following, streaming
+from chimera.client import following, link
 from chimera.client.streaming import AsyncClient, TailEvent
 from chimera.errors import ChimeraError, ConnectionLost, DaemonUnreachable, SessionNotFound, TooLarge, WrongVersion
 from tests.support.canned import CLOSE, HELLO, CannedDaemon, polite, refusal, reply
@@ -163,7 +163,7 @@ def test_notifications_that_come_in_one_piece_with_the_reply_are_not_lost(path: 
 def test_a_slow_consumer_is_told_where_to_resume_and_holds_nobody_up(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streaming, "QUEUE_NOTIFICATIONS", 4)
+    monkeypatch.setattr(link, "QUEUE_NOTIFICATIONS", 4)
 
     def script(request: dict, number: int) -> list[object]:
         if request["method"] == "sessions.subscribe":
@@ -185,7 +185,7 @@ def test_a_slow_consumer_is_told_where_to_resume_and_holds_nobody_up(
 
 
 def test_an_event_that_is_larger_than_the_queue_comes_through(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "QUEUE_BYTES", 100)
+    monkeypatch.setattr(link, "QUEUE_BYTES", 100)
 
     async def body() -> None:
         async with AsyncClient(path, start=False) as client:
@@ -347,7 +347,7 @@ def test_a_tail_of_all_sessions_catches_up_after_the_daemon_was_away(path: Path)
 def test_a_tail_of_all_sessions_that_is_too_slow_reads_what_it_missed(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streaming, "QUEUE_NOTIFICATIONS", 3)
+    monkeypatch.setattr(link, "QUEUE_NOTIFICATIONS", 3)
     log = FakeLog()
 
     async def body() -> None:
