@@ -11,6 +11,7 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from chimera.events import Event
+from chimera.sessions.eventlog.cross_cli import SessionRecord
 from chimerad.store.trash import TrashItem
 
 __all__ = [
@@ -83,27 +84,6 @@ class SessionDetail(Struct, frozen=True):
     path: str
     summary: dict[str, Any]
     events: list[Event] | UnsetType = UNSET
-
-
-class SessionRecord(Struct, frozen=True):
-    session_id: str
-    started_at: str
-    ended_at: str
-    model: str
-    prompt: str
-    title: str | None
-    success: bool
-    cost_usd: float
-    steps: int
-    tool_calls: int
-    path: str
-    error: Any
-    cli_origin: str
-    cwd: str
-    tags: list[str]
-    events: int
-    cost_source: str
-    state: Literal["running", "open", "finished", "recovered"]
 
 
 class SessionPage(Struct, frozen=True):

@@ -34,12 +34,6 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
     running.kill()
 
 
-@pytest.fixture
-def connection(daemon: RunningDaemon) -> Iterator[Connection]:
-    with daemon.connect() as opened:
-        yield opened
-
-
 @pytest.fixture(params=["mink", "otter", "stoat"], ids=["jsonl", "ids", "typed"])
 def session(connection: Connection, request: pytest.FixtureRequest) -> str:
     """A new session in each layout that is written."""

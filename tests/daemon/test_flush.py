@@ -18,6 +18,7 @@ from tests.support import crash_strace
 from tests.support.daemon import Connection, RunningDaemon
 from tests.support.logs import shape_c
 from tests.support.store import (
+    LAYOUTS,
     append,
     configure,
     contents_of,
@@ -31,8 +32,6 @@ from tests.support.store import (
     until_flushed,
 )
 
-LAYOUTS = {"jsonl": "mink", "ids": "otter", "typed": "stoat"}
-
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
@@ -40,12 +39,6 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
     running = RunningDaemon(tmp_path_factory.mktemp("flush") / "home").wait_ready()
     yield running
     running.kill()
-
-
-@pytest.fixture
-def connection(daemon: RunningDaemon) -> Iterator[Connection]:
-    with daemon.connect() as opened:
-        yield opened
 
 
 @pytest.fixture(params=LAYOUTS.values(), ids=list(LAYOUTS))

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.daemon import Connection, RunningDaemon
 from tests.support.store import (
+    LAYOUTS,
     append,
     contents_of,
     create,
@@ -26,20 +27,12 @@ from tests.support.store import (
     summary_of,
 )
 
-LAYOUTS = {"jsonl": "mink", "ids": "otter", "typed": "stoat"}
-
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
     running = RunningDaemon(tmp_path_factory.mktemp("life") / "home").wait_ready()
     yield running
     running.kill()
-
-
-@pytest.fixture
-def connection(daemon: RunningDaemon) -> Iterator[Connection]:
-    with daemon.connect() as opened:
-        yield opened
 
 
 def ledger_of(daemon: RunningDaemon, session_id: str) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from chimera.sessions.eventlog.log import EventLog
 from chimera.sessions.eventlog.verify import verify_session
 from tests.support.daemon import Connection, RunningDaemon
 from tests.support.store import (
+    LAYOUTS,
     append,
     configure,
     contents_of,
@@ -34,7 +35,6 @@ from tests.support.store import (
     until_closed,
 )
 
-LAYOUTS = {"jsonl": "mink", "ids": "otter", "typed": "stoat"}
 HOLDER = "import fcntl, sys; file = open(sys.argv[1], 'a'); fcntl.flock(file, fcntl.LOCK_EX); print(); sys.stdin.read()"
 
 
@@ -46,12 +46,6 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
     running = RunningDaemon(home).wait_ready()
     yield running
     running.kill()
-
-
-@pytest.fixture
-def connection(daemon: RunningDaemon) -> Iterator[Connection]:
-    with daemon.connect() as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from chimera.sessions.eventlog.journal import list_segments, read_journal
 from tests.support.daemon import RunningDaemon
 from tests.support.journals import frame_places, overwrite
 from tests.support.store import (
+    LAYOUTS,
     append,
     append_raw,
     configure,
@@ -24,8 +25,6 @@ from tests.support.store import (
     problems_of,
     summary_of,
 )
-
-LAYOUTS = {"jsonl": "mink", "ids": "otter", "typed": "stoat"}
 
 Start = Callable[..., RunningDaemon]
 

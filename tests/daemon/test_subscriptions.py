@@ -14,6 +14,7 @@ import pytest
 from tests.support.daemon import Connection, RunningDaemon
 from tests.support.logs import shape_c
 from tests.support.store import (
+    LAYOUTS,
     append,
     configure,
     contents_of,
@@ -25,8 +26,6 @@ from tests.support.store import (
     until_closed,
 )
 
-LAYOUTS = {"jsonl": "mink", "ids": "otter", "typed": "stoat"}
-
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
@@ -37,12 +36,6 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
     running = RunningDaemon(home).wait_ready()
     yield running
     running.kill()
-
-
-@pytest.fixture
-def connection(daemon: RunningDaemon) -> Iterator[Connection]:
-    with daemon.connect() as opened:
-        yield opened
 
 
 @pytest.fixture

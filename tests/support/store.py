@@ -10,6 +10,9 @@ from typing import Any
 from tests.support.daemon import Connection, RpcError
 from tests.support.logs import shape_c
 
+LAYOUTS = {"jsonl": "mink", "ids": "otter", "typed": "stoat"}
+"""A flavour that writes in each."""
+
 
 def event(content: object = "hello", event_type: str = "user_message", **more: Any) -> dict[str, Any]:
     return {"type": event_type, "metadata": {"content": content}, **more}

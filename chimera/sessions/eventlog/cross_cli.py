@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -28,6 +28,9 @@ from chimera.sessions.summary import read_summary, session_record
 __all__ = ["SessionDetail", "SessionRecord", "get_session", "iter_sessions", "parse_since"]
 
 EVENT_FILE = re.compile(r"event-\d+-.+\.json\Z")
+
+
+SessionState = Literal["running", "open", "finished", "recovered"]
 
 
 class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +53,7 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     tags: list[str]
     events: int
     cost_source: str
-    state: str
+    state: SessionState
 
     def to_dict(self) -> dict[str, Any]:
         """The record as ``--json`` prints it."""
