@@ -205,7 +205,7 @@ class Connection(asyncio.BufferedProtocol):
                     self._next = call
                     break
                 waiting.popleft()
-                self._begin_append(call, len(line) + 1)
+                self._begin_append(call, _bytes_held(line))
             elif self._appends:
                 self._next = call
                 break
