@@ -169,7 +169,7 @@ def preallocate(path: str, size: int) -> None:
     """Create a zero-filled file of ``size`` bytes, durable with its folder entry.
 
     Written zeros, not ``fallocate``: only a block that has been written once spares the later ``fdatasync`` the
-    file system's own journal (1.67x against 1.46x, docs/performance.md).
+    file system's own journal (1.67x against 1.46x, docs/architecture.md).
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
     try:

@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TextIO
 
@@ -55,7 +56,7 @@ class _Handler(logging.StreamHandler[TextIO]):
         return
 
 
-class _Formatter(logging.Formatter):
+class _Formatter(logging.Formatter, ABC):
     """What the three forms share: the fields, and that secrets are masked in all of them."""
 
     def __init__(self, secrets: list[str]) -> None:
@@ -65,8 +66,9 @@ class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return self.render(record, self.mask(record.getMessage()), self.fields(record))
 
+    @abstractmethod
     def render(self, record: logging.LogRecord, message: str, fields: dict[str, object]) -> str:
-        raise NotImplementedError
+        """The line of one record."""
 
     def fields(self, record: logging.LogRecord) -> dict[str, object]:
         given = getattr(record, "ctx", None)

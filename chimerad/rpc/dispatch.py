@@ -81,11 +81,9 @@ class Dispatcher:
     def recognise(self, line: bytes) -> AppendRequest | Envelope | None:
         """The call when the line is one that goes straight to its method; None: it goes through the library."""
         try:
-            if not line.isascii():
-                require_utf8(line)
+            require_utf8(line)
             request = _decode_append(line)
-            if not bytes(request.id).isdigit() or len(request.id) > MAX_ID_BYTES:
-                check_id(bytes(request.id))
+            check_id(bytes(request.id))
             return request
         except (ChimeraError, msgspec.DecodeError, RecursionError):
             pass  # it is another method, or nothing at all

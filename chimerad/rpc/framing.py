@@ -12,14 +12,12 @@ class LineSplitter:
 
     Attributes:
         overflown: a line is longer than a line may be; nothing behind it can be told apart any more.
-        unfinished_bytes: what was fed and is not in a line yet, or never will be.
     """
 
-    __slots__ = ("_unfinished", "overflown", "unfinished_bytes")
+    __slots__ = ("_unfinished", "overflown")
 
     def __init__(self) -> None:
         self.overflown = False
-        self.unfinished_bytes = 0
         self._unfinished = bytearray()
 
     def feed(self, chunk: bytes) -> list[bytes]:
@@ -29,16 +27,19 @@ class LineSplitter:
         if lines and self._unfinished:
             if len(self._unfinished) + len(lines[0]) > MAX_LINE_BYTES:
                 self.overflown = True
-                self.unfinished_bytes += len(chunk)
+                self._unfinished += chunk
                 return []
             lines[0] = bytes(self._unfinished + lines[0])
-            self.clear()
+            self._unfinished.clear()
         if rest:
             self._unfinished += rest
-            self.unfinished_bytes = len(self._unfinished)
-            self.overflown = self.unfinished_bytes > MAX_LINE_BYTES
+            self.overflown = len(self._unfinished) > MAX_LINE_BYTES
         return lines
+
+    @property
+    def unfinished_bytes(self) -> int:
+        """What was fed and is not in a line yet, or never will be."""
+        return len(self._unfinished)
 
     def clear(self) -> None:
         self._unfinished.clear()
-        self.unfinished_bytes = 0

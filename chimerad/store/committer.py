@@ -28,7 +28,7 @@ __all__ = ["Committer", "FlushMark", "storage_failure"]
 log = logging.getLogger(__name__)
 
 INLINE_SYNC_SECONDS = 0.001
-"""A disk that syncs faster than this is synced on the loop: a thread hop costs 65 us (docs/performance.md)."""
+"""A disk that syncs faster than this is synced on the loop: a thread hop costs 65 us (docs/architecture.md)."""
 
 BUFFERED_SHOW_SECONDS = 0.01
 """How long a buffered append may wait for its sync: shown within 20 ms with the sync itself."""

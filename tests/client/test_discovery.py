@@ -300,6 +300,7 @@ def test_a_folder_called_chimerad_where_the_user_stands_is_not_run(
     fake_daemon()
     trap = tmp_path / "trap"
     (trap / "chimerad").mkdir(parents=True)
-    (trap / "chimerad" / "__main__.py").write_text("open('/tmp/trapped', 'w'); raise SystemExit('trapped')")
+    (trap / "chimerad" / "__main__.py").write_text(f"open({str(tmp_path / 'trapped')!r}, 'w')")
     monkeypatch.chdir(trap)
     shut_down(discovery.connect())
+    assert not (tmp_path / "trapped").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from chimerad.eager import _EagerSelector
+from chimerad.eager import EagerSelector
 
 
 def test_it_hears_what_comes_while_it_looks_and_while_it_sleeps() -> None:
@@ -22,12 +22,12 @@ def test_it_hears_what_comes_while_it_looks_and_while_it_sleeps() -> None:
         theirs.close()
         return heard
 
-    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(_EagerSelector())) as runner:
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(EagerSelector())) as runner:
         assert runner.run(talk()) == b"abcd"
 
 
 def test_a_loop_that_was_left_alone_sleeps_at_once() -> None:
-    selector = _EagerSelector()
+    selector = EagerSelector()
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
         selector._eager = True
         runner.run(asyncio.sleep(0.02))

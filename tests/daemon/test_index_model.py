@@ -21,7 +21,7 @@ DAY = MICROSECONDS_A_DAY
 STARTS = (UNKNOWN_START, -DAY - 1, 0, 1, DAY - 1, DAY, 2 * DAY, 2 * DAY + 5, 2 * DAY + 5_000_000)
 MODELS = ("", "m1", "m\x002", "größer 模型", "m'1")
 TAGS = ("red", "with space", "x\x00y")
-CWDS = ("", "/work", "/work/deep")
+CWDS = ("", "/srv", "/srv/deep")
 
 numbers = st.integers(min_value=0, max_value=1 << 43)
 

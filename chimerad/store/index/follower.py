@@ -52,10 +52,17 @@ class IndexFollower:
             if not self._changed:
                 return
             changed, self._changed = self._changed, set()
-            heads = {session_id: self._head_of(session_id) for session_id in changed}
-            rows, gone = await asyncio.get_running_loop().run_in_executor(self._threads, _rows_of, self._root, heads)
-            if not (await self._index.upsert(rows) and await self._index.remove(gone)):
-                self._changed |= changed
+            put_in = False
+            try:
+                put_in = await self._put_in(changed)
+            finally:
+                if not put_in:  # whatever stopped it: they are tried again
+                    self._changed |= changed
+
+    async def _put_in(self, session_ids: set[str]) -> bool:
+        heads = {session_id: self._head_of(session_id) for session_id in session_ids}
+        rows, gone = await asyncio.get_running_loop().run_in_executor(self._threads, _rows_of, self._root, heads)
+        return await self._index.upsert(rows) and await self._index.remove(gone)
 
     async def commit(self, lsn: int) -> None:
         """Put everything in and make it durable, naming the journal's LSN that it covers."""
