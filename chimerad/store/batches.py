@@ -14,22 +14,13 @@ from chimera.errors import ChimeraError
 from chimera.sessions.eventlog.journal import Entry
 from chimera.sessions.eventlog.journal import barrier as barrier_entry
 from chimera.sessions.eventlog.layouts import LINES_FILE
-from chimera.sessions.eventlog.writer import NewEvent, NumberedEvents
+from chimera.sessions.eventlog.writer import AppendOutcome, NewEvent, Run
 from chimerad.store.open_sessions import OpenSession, session_not_found
 
 __all__ = ["Answer", "AppendCall", "AppendOutcome", "Appender", "Barrier", "Batch", "Share"]
 
 BARRIER_BYTES = 1024
 """More than the entry of a barrier takes in a frame."""
-
-
-class AppendOutcome(msgspec.Struct, gc=False):
-    """The answer to an append, as the contract has it."""
-
-    first_seq: int
-    last_seq: int
-    ids: list[str]
-    chain: str
 
 
 class Appender(Protocol):
@@ -78,26 +69,24 @@ class Barrier(msgspec.Struct, frozen=True, eq=False):
 
 
 class Share(msgspec.Struct, eq=False, gc=False):
-    """What one batch adds to one session; ``body`` is its records as they lie in a file of lines, once it is sealed."""
+    """What one batch adds to one session; ``bodies`` are its bytes for each file, once it is sealed."""
 
     session: OpenSession
-    calls: list[NumberedEvents]
-    records: list[bytes]
-    body: bytes = b""
+    run: Run
+    bodies: list[tuple[str, bytes]] = []
 
     def seal(self) -> list[Entry]:
-        """A run of events for ``events.jsonl``, an entry a file in the other layouts."""
-        self.body = b"\n".join(self.records) + b"\n"
-        session_id, first = self.session.session_id, self.calls[0]
-        if not self.session.writer.layout.one_file_an_event:
-            return [Entry(session_id, LINES_FILE, first.offset, first.first_seq, first.previous, self.body)]
+        """Nothing is added to it any more: an entry of the frame for each file."""
+        session_id, run = self.session.session_id, self.run
+        self.session.writer.end_run()
+        self.bodies = run.bodies()
+        if not run.files:
+            return [Entry(session_id, LINES_FILE, run.offset, run.first_seq, run.previous, self.bodies[0][1])]
         entries = []
-        for numbered in self.calls:
-            previous, seq = numbered.previous, numbered.first_seq
-            for record, file in zip(numbered.records, numbered.files, strict=True):
-                entries.append(Entry(session_id, file, 0, seq, previous, record + b"\n"))
-                previous = record[-18:-2]
-                seq += 1
+        previous = run.previous
+        for seq, (file, body) in enumerate(self.bodies, run.first_seq):
+            entries.append(Entry(session_id, file, 0, seq, previous, body))
+            previous = body[-19:-3]
         return entries
 
 
@@ -113,7 +102,7 @@ class Batch(msgspec.Struct, eq=False):
         needs_frame: a frame is written even without entries.
     """
 
-    shares: dict[str, Share] = {}
+    shares: list[Share] = []
     answers: dict[Appender, list[Answer]] = {}
     buffered: dict[Appender, list[Answer]] = {}
     barriers: list[asyncio.Future[None]] = []
@@ -130,23 +119,17 @@ class Batch(msgspec.Struct, eq=False):
         if session.closed:  # it was removed while the call waited
             answers.append((call, session_not_found(session.session_id)))
             return
+        writer = session.writer
+        known = writer.run
         try:
-            numbered = session.writer.number(call.events, call.expect_seq, now)
+            answers.append((call, writer.number(call.events, call.expect_seq, now)))
         except ChimeraError as refusal:
             answers.append((call, refusal))
             return
-        outcome = AppendOutcome(numbered.first_seq, numbered.last_seq, numbered.ids, numbered.chain.decode())
-        answers.append((call, outcome))
         if call.durable:
             self.wants_sync = True
-        if not numbered.records:
-            return
-        share = self.shares.get(session.session_id)
-        if share is None:
-            self.shares[session.session_id] = Share(session, [numbered], list(numbered.records))
-        else:
-            share.calls.append(numbered)
-            share.records.extend(numbered.records)
+        if writer.run is not known and writer.run is not None:
+            self.shares.append(Share(session, writer.run))
 
     def add_barrier(self, barrier: Barrier) -> None:
         """End the batch with a barrier: what comes behind it belongs to a later one."""
@@ -159,6 +142,6 @@ class Batch(msgspec.Struct, eq=False):
     def seal(self) -> list[Entry]:
         """Nothing is added any more: what the frame holds."""
         found = [barrier_entry(session_id) for session_id in self.marks]
-        for share in self.shares.values():
+        for share in self.shares:
             found += share.seal()
         return found

@@ -318,20 +318,20 @@ class Committer:
         Raises:
             OSError: the disk refused; whoever is not answered yet is still in the batch.
         """
-        for share in batch.shares.values():
+        for share in batch.shares:
             try:
-                share.session.write(share.calls, share.body)
+                share.session.write(share.run, share.bodies)
             except OSError as error:
                 if error.errno not in ONE_FOLDER_ERRORS:
                     raise
                 self._break_session(batch, share, error)
                 continue
-            self.journalled_bytes += len(share.body)
-            self.journalled_events += len(share.records)
+            self.journalled_bytes += sum(len(body) for _, body in share.bodies)
+            self.journalled_events += len(share.run.records)
         _answer(batch.answers)
-        for share in batch.shares.values():
-            if share.session.shown_seq >= share.calls[-1].last_seq:
-                self._on_shown(share.session, share.calls[0].first_seq, share.records)
+        for share in batch.shares:
+            if share.session.shown_seq >= share.run.last_seq:
+                self._on_shown(share.session, share.run.first_seq, share.run.records)
         for barrier in batch.barriers:
             if not barrier.done():
                 barrier.set_result(None)

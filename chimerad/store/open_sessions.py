@@ -17,7 +17,7 @@ from chimera.errors import MalformedSummary, NoSummary, SessionNotFound, Storage
 from chimera.flavours import FLAVOURS, origin_of
 from chimera.sessions.eventlog.layouts import LINES_FILE
 from chimera.sessions.eventlog.locks import SessionLock
-from chimera.sessions.eventlog.writer import NumberedEvents, SessionWriter
+from chimera.sessions.eventlog.writer import Run, SessionWriter
 from chimera.sessions.summary import read_summary
 from chimerad.store.index.rebuild import SeenSummary
 
@@ -63,30 +63,25 @@ class OpenSession:
         """Names the history that readers see; without one of its own, the first event's chain (store rule 13)."""
         return self.own_generation or (self.writer.first_chain or b"").decode()
 
-    def write(self, calls: list[NumberedEvents], body: bytes) -> None:
-        """Put the records of several calls into the session's files: plain writes, nothing synced.
-
-        ``body`` is all their records with their newlines, used by layouts with one file for all.
+    def write(self, run: Run, bodies: list[tuple[str, bytes]]) -> None:
+        """Put a run into the session's files: plain writes, nothing synced. ``bodies``: its own.
 
         Raises:
-            OSError: nothing more of these calls is shown; recovery writes what the journal holds of them.
+            OSError: nothing more of this run is shown; recovery writes what the journal holds of it.
         """
         if self.closed:
             raise FileNotFoundError(errno.ENOENT, "the session was removed", self.folder)
         shift = 0
-        if self.writer.layout.one_file_an_event:
-            for numbered in calls:
-                for record, file in zip(numbered.records, numbered.files, strict=True):
-                    self._write_event_file(file, record)
-                    self.dirty.add(file)
+        if run.files:
+            for file, body in bodies:
+                self._write_event_file(file, body)
+                self.dirty.add(file)
             self.folder_dirty = True
         else:
-            shift = self._append(body) - calls[0].offset
+            shift = self._append(bodies[0][1]) - run.offset
             self.dirty.add(LINES_FILE)
-        for numbered in calls:
-            self.writer.written(numbered, shift)
-        self.shown_seq = calls[-1].last_seq
-        self.shown_chain = calls[-1].chain
+        self.writer.written(run, shift)
+        self.shown_seq, self.shown_chain = run.last_seq, run.chain
 
     def close(self) -> None:
         """Let go of files and lock."""
@@ -136,13 +131,11 @@ class OpenSession:
         self.shown_size = end
         return end - len(body)
 
-    def _write_event_file(self, file: str, record: bytes) -> None:
+    def _write_event_file(self, file: str, body: bytes) -> None:
         path = os.path.join(self.folder, file)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, paths.FILE_MODE)
         try:
-            view = memoryview(record + b"\n")
-            while view:
-                view = view[os.write(descriptor, view) :]
+            durable.write_all(descriptor, body)
         finally:
             os.close(descriptor)
 

@@ -39,13 +39,13 @@ from chimera.events.event import Event, Problem
 from chimera.flavours import FLAVOURS, origin_of
 from chimera.identifiers import check_session_id, format_timestamp, new_event_id
 from chimera.sessions.eventlog.journal import SECTOR, list_segments
-from chimera.sessions.eventlog.layouts import PACKED_FILE
+from chimera.sessions.eventlog.layouts import LINES_FILE, PACKED_FILE
 from chimera.sessions.eventlog.locks import POLL_SECONDS, Owner, OwnerLock, SessionLock, living_owner, wait_for_owner
 from chimera.sessions.eventlog.reader import read_log, require_whole
 from chimera.sessions.eventlog.records import LogReading, Record, events_of
 from chimera.sessions.eventlog.recovery import journal_waits, recover_root
 from chimera.sessions.eventlog.unsynced import Unsynced
-from chimera.sessions.eventlog.writer import NewEvent, NumberedEvents, SessionWriter, check_events
+from chimera.sessions.eventlog.writer import AppendOutcome, NewEvent, Run, SessionWriter, check_events
 
 __all__ = ["EventLog", "Fsync"]
 
@@ -243,24 +243,25 @@ class EventLog:
             writer = self._writer_under_lock(lock)
             have_read_all = self._reading is not None and self._stamp == _stamp(self.directory)
             self._writer = None  # an interrupt in here leaves its head ahead of the files
-            numbered = writer.number(events, None, format_timestamp(time.time_ns()))
-            if numbered.records:
-                lock.mark = numbered.chain
-                self._write(writer, numbered)
+            outcome = writer.number(events, None, format_timestamp(time.time_ns()))
+            run = writer.end_run()
+            if run is not None:
+                lock.mark = run.chain
+                self._write(writer, run)
                 self._writer_stamp = _stamp(self.directory)
                 if have_read_all:
-                    self._note(numbered)
+                    self._note(run, outcome.ids)
                     self._stamp = self._writer_stamp
             elif self._fsync == "event":
-                self._sync_again(writer, numbered)
+                self._sync_again(writer, outcome)
             self._writer = writer
         finally:
             lock.release()
-        return list(range(numbered.first_seq - 1, numbered.last_seq))
+        return list(range(outcome.first_seq - 1, outcome.last_seq))
 
-    def _sync_again(self, writer: SessionWriter, numbered: NumberedEvents) -> None:
+    def _sync_again(self, writer: SessionWriter, outcome: AppendOutcome) -> None:
         """A repeated append: whoever wrote these events may have died before it synced them."""
-        files = {writer.places.file_of(seq) for seq in range(numbered.first_seq, numbered.last_seq + 1)}
+        files = {writer.places.file_of(seq) for seq in range(outcome.first_seq, outcome.last_seq + 1)}
         for file in files - {None, PACKED_FILE}:
             self._unsynced.note(os.path.join(self.directory, str(file)), 0)
         self.sync()
@@ -299,22 +300,17 @@ class EventLog:
             for file in writer.places.files(known + 1) - {PACKED_FILE}:
                 self._unsynced.note(os.path.join(self.directory, file), 0)
 
-    def _write(self, writer: SessionWriter, numbered: NumberedEvents) -> None:
-        if writer.layout.one_file_an_event:
-            bodies = zip(numbered.files, (record + b"\n" for record in numbered.records), strict=True)
-        else:
-            body = b"\n".join(numbered.records) + b"\n"
-            bodies = zip(["events.jsonl"], [body], strict=True)
-        for file, body in bodies:
+    def _write(self, writer: SessionWriter, run: Run) -> None:
+        for file, body in run.bodies():
             path = os.path.join(self.directory, file)
-            self._unsynced.note(path, 0 if writer.layout.one_file_an_event else numbered.offset)
+            self._unsynced.note(path, run.offset)
             _write_plainly(path, body)
-        writer.written(numbered)
-        if self._fsync == "event" or (self._fsync == "turn" and self._ends_turn(numbered)):
+        writer.written(run)
+        if self._fsync == "event" or (self._fsync == "turn" and self._ends_turn(run)):
             self.sync()
 
-    def _ends_turn(self, numbered: NumberedEvents) -> bool:
-        return any(msgspec.json.decode(record, type=_TypeOnly).type in TURN_ENDS for record in numbered.records)
+    def _ends_turn(self, run: Run) -> bool:
+        return any(msgspec.json.decode(record, type=_TypeOnly).type in TURN_ENDS for record in run.records)
 
     def _append_through_daemon(self, owner: Owner, events: list[NewEvent], deadline: float) -> list[int] | None:
         """The daemon that owns the root appends for us; it makes the session where it is not there.
@@ -369,22 +365,20 @@ class EventLog:
             self._by_id = None
         return self._reading
 
-    def _note(self, numbered: NumberedEvents) -> None:
+    def _note(self, run: Run, ids: list[str]) -> None:
         """Add what we wrote ourselves to what we have read, so that it need not be read again."""
         assert self._reading is not None
-        offset = numbered.offset
-        for seq, (event_id, record, file) in enumerate(
-            zip(numbered.ids, numbered.records, numbered.files, strict=True), numbered.first_seq
-        ):
-            chain = record[-18:-2]
-            in_file = offset if file == "events.jsonl" else 0
-            noted = Record(seq, record, file, in_file, chain, True, event_id)
+        files = run.files or [LINES_FILE] * len(ids)
+        offset = run.offset
+        for seq, (event_id, record, file) in enumerate(zip(ids, run.records, files, strict=True), run.first_seq):
+            in_file = 0 if run.files else offset
+            noted = Record(seq, record, file, in_file, record[-18:-2], True, event_id)
             self._reading.records.append(noted)
             if self._by_id is not None:
                 self._by_id[event_id] = noted
             self._reading.leaf_id = event_id
             offset += len(record) + 1
-        self._reading.head_seq, self._reading.head_chain = numbered.last_seq, numbered.chain
+        self._reading.head_seq, self._reading.head_chain = run.last_seq, run.chain
 
 
 _seq_of = attrgetter("seq")
@@ -432,7 +426,7 @@ def _stamp(directory: str) -> tuple[object, ...]:
     except FileNotFoundError:
         return ()
     try:
-        lines = os.stat(os.path.join(directory, "events.jsonl"))
+        lines = os.stat(os.path.join(directory, LINES_FILE))
     except FileNotFoundError:
         return (folder.st_ino, folder.st_mtime_ns)
     return (folder.st_ino, folder.st_mtime_ns, lines.st_ino, lines.st_size, lines.st_mtime_ns)

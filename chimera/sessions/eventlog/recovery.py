@@ -240,9 +240,11 @@ def _append(events: list[_Stored], session_id: str, folder: str) -> None:
     for stored in events:
         parent_id = stored.parent_id if stored.parent_id and writer.has_event(stored.parent_id) else None
         event = NewEvent(type=stored.type, metadata=stored.metadata, id=stored.id, parent_id=parent_id, ts=stored.ts)
-        numbered = writer.number([event], None, stored.ts)
-        durable.append_file(os.path.join(folder, numbered.files[0]), numbered.records[0] + b"\n")
-        writer.written(numbered)
+        writer.number([event], None, stored.ts)
+    run = writer.end_run()
+    assert run is not None
+    for file, body in run.bodies():
+        durable.append_file(os.path.join(folder, file), body)
 
 
 def _same(ours: _Stored, other: bytes) -> bool:

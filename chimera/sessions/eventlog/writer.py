@@ -27,8 +27,9 @@ from chimera.sessions.eventlog.reader import LogReading, Tail, read_log
 
 __all__ = [
     "MAX_CALL_BYTES",
+    "AppendOutcome",
     "NewEvent",
-    "NumberedEvents",
+    "Run",
     "SessionWriter",
     "check_events",
     "same_json",
@@ -56,24 +57,45 @@ class NewEvent(msgspec.Struct, forbid_unknown_fields=True):
     ts: str | None = None
 
 
-class NumberedEvents(msgspec.Struct):
-    """The events of one call with their numbers: new ones to write, or the first answer of ones that are there.
-
-    Attributes:
-        records: what is to be written, in order, without newlines; empty for a repeated call.
-        files: the file of each record; ``events.jsonl`` for all in that layout.
-        previous: the chain before the first record.
-        offset: where in ``events.jsonl`` the first record goes; 0 in layouts with one file an event.
-    """
+class AppendOutcome(msgspec.Struct, gc=False):
+    """What became of the events of one call, as the contract has it; a repeated call gets its first answer again."""
 
     first_seq: int
     last_seq: int
     ids: list[str]
-    chain: bytes
-    records: list[bytes] = []
-    files: list[str] = []
-    previous: bytes = CHAIN_START
-    offset: int = 0
+    chain: str
+
+
+class Run(msgspec.Struct, gc=False):
+    """New events that are written together: those of one call, or of several that were numbered one after the other.
+
+    Attributes:
+        previous: the chain before the first record.
+        offset: where in ``events.jsonl`` the first record goes; 0 in layouts with one file an event.
+        records: what is to be written, in order, without newlines.
+        files: the file of each record; empty where all go to ``events.jsonl``.
+    """
+
+    first_seq: int
+    previous: bytes
+    offset: int
+    records: list[bytes]
+    files: list[str]
+
+    @property
+    def last_seq(self) -> int:
+        return self.first_seq + len(self.records) - 1
+
+    @property
+    def chain(self) -> bytes:
+        """The chain after the last record."""
+        return self.records[-1][-18:-2]
+
+    def bodies(self) -> list[tuple[str, bytes]]:
+        """Each file with the bytes that go into it."""
+        if not self.files:
+            return [(LINES_FILE, b"\n".join(self.records) + b"\n")]
+        return [(file, record + b"\n") for file, record in zip(self.files, self.records, strict=True)]
 
 
 def check_events(events: list[NewEvent]) -> int:
@@ -121,6 +143,7 @@ class SessionWriter:
         seq, chain, leaf_id: the head, as numbered; what is written may lag behind by what the caller holds back.
         places: where the written events lie.
         size: bytes in ``events.jsonl`` that are ours to append behind.
+        run: what was numbered since :meth:`end_run`; None while that is nothing.
     """
 
     def __init__(self, session_id: str, reading: LogReading, layout_name: str) -> None:
@@ -136,7 +159,8 @@ class SessionWriter:
         self.first_chain = reading.records[0].chain if reading.records else None
         self.size = 0 if self.layout.one_file_an_event else _size_of(os.path.join(reading.folder, LINES_FILE))
         self._ids: dict[str, int] = {record.event_id: record.seq for record in reading.records}
-        self._unwritten: deque[NumberedEvents] = deque()
+        self.run: Run | None = None
+        self._unwritten: deque[Run] = deque()
 
     @classmethod
     def open(cls, folder: str, session_id: str, new_layout: str) -> SessionWriter:
@@ -154,8 +178,8 @@ class SessionWriter:
         layout = reading.layout if reading.layout in ("jsonl", "typed", "ids") else new_layout
         return cls(session_id, reading, layout)
 
-    def number(self, events: list[NewEvent], expect_seq: int | None, now: str) -> NumberedEvents:
-        """Give checked events their numbers, ids, parents and chain; the head moves. All or nothing.
+    def number(self, events: list[NewEvent], expect_seq: int | None, now: str) -> AppendOutcome:
+        """Give checked events their numbers, ids, parents and chain; the head and :attr:`run` grow. All or nothing.
 
         Raises:
             IdConflict, SeqConflict, InvalidParams: nothing has changed.
@@ -176,49 +200,56 @@ class SessionWriter:
             )
         if names_events:
             self._check_parents(events)
-        seq, chain, leaf_id, size = self.seq, self.chain, self.leaf_id, self.size
+        run = self.run
+        if run is None:
+            run = self.run = Run(self.seq + 1, self.chain, self.size, [], [])
+            self._unwritten.append(run)
+        first_seq, seq, chain, leaf_id, size = self.seq + 1, self.seq, self.chain, self.leaf_id, self.size
         ids: list[str] = []
-        records: list[bytes] = []
         for event in events:
             seq += 1
             event_id = event.id or new_event_id()
             parent_id = leaf_id if event.parent_id is UNSET else event.parent_id
             record, chain = encode_record(seq, event_id, parent_id, event.type, event.ts or now, event.metadata, chain)
             ids.append(event_id)
-            records.append(record)
+            run.records.append(record)
             self._ids[event_id] = seq
             leaf_id = event_id
             size += len(record) + 1
-        files = self._new_files_for(events, ids) if self.layout.one_file_an_event else [LINES_FILE] * len(ids)
-        numbered = NumberedEvents(self.seq + 1, seq, ids, chain, records, files, self.chain, self.size)
-        self.seq, self.chain, self.leaf_id, self.size = seq, chain, leaf_id, size
-        self._unwritten.append(numbered)
-        if self.first_chain is None:
-            self.first_chain = stated_chain(records[0])
-        return numbered
-
-    def written(self, numbered: NumberedEvents, shift: int = 0) -> None:
-        """Note that the records of a call, the oldest that is not written, are in the files, readable at their places.
-
-        ``shift``: how many bytes behind ``numbered.offset`` they came to lie, because somebody else added a line.
-        """
+        self.seq, self.chain, self.leaf_id = seq, chain, leaf_id
         if self.layout.one_file_an_event:
-            for seq, (record, file) in enumerate(
-                zip(numbered.records, numbered.files, strict=True), numbered.first_seq
-            ):
+            run.files.extend(self._new_files_for(events, ids))
+        else:
+            self.size = size
+        if self.first_chain is None:
+            self.first_chain = stated_chain(run.records[0])
+        return AppendOutcome(first_seq, seq, ids, chain.decode())
+
+    def end_run(self) -> Run | None:
+        """What was numbered since this was last asked; what is numbered from now on is written later."""
+        run, self.run = self.run, None
+        return run
+
+    def written(self, run: Run, shift: int = 0) -> None:
+        """Note that a run, the oldest that is not written, is in the files, readable at its places.
+
+        ``shift``: how many bytes behind ``run.offset`` it came to lie, because somebody else added a line.
+        """
+        if run.files:
+            for seq, (record, file) in enumerate(zip(run.records, run.files, strict=True), run.first_seq):
                 self.places.add(seq, file, 0, len(record))
         else:
-            self.places.add_lines(numbered.first_seq, numbered.offset + shift, numbered.records)
+            self.places.add_lines(run.first_seq, run.offset + shift, run.records)
         self._unwritten.popleft()
 
     def is_written(self, seq: int) -> bool:
         """Whether an event of this number can be read from the files already."""
-        return all(not numbered.first_seq <= seq <= numbered.last_seq for numbered in self._unwritten)
+        return not self._unwritten or seq < self._unwritten[0].first_seq
 
     def has_event(self, event_id: str) -> bool:
         return event_id in self._ids
 
-    def _repeated(self, events: list[NewEvent]) -> NumberedEvents | None:
+    def _repeated(self, events: list[NewEvent]) -> AppendOutcome | None:
         """The first answer again when all the call's ids are there with the same type and metadata (store rule 3)."""
         for event in events:
             if event.id is not None and event.id in self._ids:
@@ -238,14 +269,12 @@ class SessionWriter:
         if any(first >= second for first, second in pairwise(seqs)):
             raise IdConflict("these event ids are in this session in another order; repeat a call as it was")
         chain = stated_chain(self._record_at(seqs[-1])) or CHAIN_START
-        return NumberedEvents(
-            first_seq=seqs[0], last_seq=seqs[-1], ids=[event.id or "" for event in events], chain=chain
-        )
+        return AppendOutcome(seqs[0], seqs[-1], [event.id or "" for event in events], chain.decode())
 
     def _record_at(self, seq: int) -> bytes:
-        for numbered in self._unwritten:
-            if numbered.first_seq <= seq <= numbered.last_seq:
-                return numbered.records[seq - numbered.first_seq]
+        for run in self._unwritten:
+            if run.first_seq <= seq <= run.last_seq:
+                return run.records[seq - run.first_seq]
         return self.places.read(seq, seq, 1, 1)[0][1]
 
     def _new_files_for(self, events: list[NewEvent], ids: list[str]) -> list[str]:
