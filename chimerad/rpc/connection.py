@@ -49,7 +49,7 @@ SMALL_LINE_BYTES = 64 * 1024
 LINGER_SECONDS = 5.0
 """How long the rest of what a refused client sends is thrown away, so that it can read why before the end."""
 
-_encode = msgspec.json.Encoder().encode
+_encode_lines = msgspec.json.Encoder().encode_lines
 
 
 Admission = Callable[[socket.socket], ChimeraError | None]
@@ -119,13 +119,15 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if self._ending or self._refusal is not None:
             return
-        self._waiting.extend(self._splitter.feed(bytes(self._load.buffer[:nbytes])))
+        lines = self._splitter.feed(bytes(self._load.buffer[:nbytes]))
         self._load.held += nbytes
         if self._splitter.overflown:
             self._refuse(InvalidRequest(f"the line is longer than {MAX_LINE_BYTES} bytes; send less in one call"))
         elif self._load.held > MAX_HELD_BYTES and self._splitter.unfinished_bytes > SMALL_LINE_BYTES:
             self._refuse(_overloaded())
-        self._advance()
+        if not self._begin_appends(lines):
+            self._waiting.extend(lines)
+            self._advance()
         if self._appends and len(self._connections) == 1:
             self._store.commit_now()
 
@@ -161,7 +163,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def write_line(self, line: bytes) -> None:
         """Queue one reply or notification; what one turn of the loop brings leaves in one write, in order."""
-        self._send(line, soon=True)
+        self._send(line + b"\n", soon=True)
 
     def backlog(self) -> int:
         return 0 if self._transport is None else self._transport.get_write_buffer_size() + self._outgoing_bytes
@@ -193,6 +195,20 @@ class Connection(asyncio.BufferedProtocol):
 
     # Serving.
 
+    def _begin_appends(self, lines: list[bytes]) -> bool:
+        """Begin all of these at once, when each is an append that may begin now; False: nothing has begun."""
+        if not lines or self._waiting or self._serving is not None or not self._writable:
+            return False
+        if self._load.held > MAX_HELD_BYTES or self._append_bytes >= MAX_APPEND_BYTES:
+            return False
+        if self._appends + len(lines) > MAX_APPENDS:
+            return False
+        requests = self._dispatcher.recognise_appends(lines)
+        if requests is None:
+            return False
+        self._store.append(self._taken(requests, lines))
+        return True
+
     def _advance(self) -> None:
         """Begin what may begin, in the order in which it came."""
         waiting = self._waiting
@@ -205,7 +221,11 @@ class Connection(asyncio.BufferedProtocol):
                     self._next = call
                     break
                 waiting.popleft()
-                self._begin_append(call, _bytes_held(line))
+                appends = self._taken([call], [line])
+                if len(line) > SMALL_LINE_BYTES and self._load.held > MAX_HELD_BYTES:
+                    appends[0].refuse(_overloaded())
+                else:
+                    self._store.append(appends)
             elif self._appends:
                 self._next = call
                 break
@@ -225,37 +245,41 @@ class Connection(asyncio.BufferedProtocol):
             self._flush()
             self._transport.close()
 
-    def _begin_append(self, call: AppendRequest, size: int) -> None:
-        self._appends += 1
-        self._append_bytes += size
-        asked = call.params
-        append = AppendCall(
-            asked.session_id, asked.events, asked.expect_seq, asked.durability == "durable", self, (call.id, size)
-        )
-        if size > SMALL_LINE_BYTES and self._load.held > MAX_HELD_BYTES:
-            append.refuse(_overloaded())
-        else:
-            self._store.append(append)
+    def _taken(self, requests: list[AppendRequest], lines: list[bytes]) -> list[AppendCall]:
+        """The calls for the store, counted as in flight; each knows its id, and what its line holds until then."""
+        self._appends += len(lines)
+        self._append_bytes += sum(map(_bytes_held, lines))
+        return [
+            AppendCall(
+                (asked := request.params).session_id,
+                asked.events,
+                asked.expect_seq,
+                asked.durability == "durable",
+                self,
+                (request.id, len(line) + 1),
+            )
+            for request, line in zip(requests, lines, strict=True)
+        ]
 
     def answered(self, answers: list[Answer]) -> None:
         """What the store says of appends of this client."""
         size = 0
-        replies = []
+        replies: list[AppendReply | msgspec.Raw] = []
         for call, outcome in answers:
             request_id, held = cast(tuple[msgspec.Raw, int], call.reference)
             size += held
             if not isinstance(outcome, ChimeraError):
                 if request_id:
-                    replies.append(_encode(AppendReply(outcome, request_id)))
+                    replies.append(AppendReply(outcome, request_id))
             elif request_id:
-                replies.append(failure(outcome, bytes(request_id)))
+                replies.append(msgspec.Raw(failure(outcome, bytes(request_id))))
             else:
                 log.warning("a notification of sessions.append failed: %s", outcome.kind)
         self._appends -= len(answers)
         self._append_bytes -= size
         self._load.held -= size
         if replies:
-            self._send(b"\n".join(replies), soon=self._appends > 0)
+            self._send(_encode_lines(replies), soon=self._appends > 0)
         if self._waiting or self._ending or self._refusal is not None:
             self._loop.call_soon(self._advance)  # not now: the store is in the middle of its answers
 
@@ -312,15 +336,15 @@ class Connection(asyncio.BufferedProtocol):
 
     # Writing.
 
-    def _send(self, line: bytes, *, soon: bool) -> None:
-        """Put a line, or several, behind those before; ``soon`` lets others of this turn of the loop join the write."""
+    def _send(self, lines: bytes, *, soon: bool) -> None:
+        """Put whole lines behind those before; ``soon`` lets others of this turn of the loop join the write."""
         if self._transport is None or self._linger is not None:
             return
         if not soon and not self._outgoing:
-            self._transport.write(line + b"\n")
+            self._transport.write(lines)
             return
-        self._outgoing.append(line)
-        self._outgoing_bytes += len(line) + 1
+        self._outgoing.append(lines)
+        self._outgoing_bytes += len(lines)
         if not soon or self._outgoing_bytes > WRITE_LOW_WATER:
             self._flush()
         elif not self._flush_scheduled:
@@ -333,8 +357,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _flush(self) -> None:
         if self._outgoing and self._transport is not None:
-            self._outgoing.append(b"")
-            body = b"\n".join(self._outgoing)
+            body = b"".join(self._outgoing)
             self._outgoing.clear()
             self._outgoing_bytes = 0
             self._transport.write(body)

@@ -78,15 +78,25 @@ class Dispatcher:
     def names(self) -> tuple[str, ...]:
         return tuple(self._handlers)
 
+    def recognise_appends(self, lines: list[bytes]) -> list[AppendRequest] | None:
+        """These lines when each is an append that goes straight to the store; None: look at them one by one."""
+        try:
+            if not all(map(bytes.isascii, lines)):
+                for line in lines:
+                    require_utf8(line)
+            requests = list(map(_decode_append, lines))
+            for request in requests:
+                if not bytes(request.id).isdigit():
+                    check_id(bytes(request.id))
+        except (ChimeraError, msgspec.DecodeError, RecursionError):
+            return None  # other methods, or nothing at all
+        return requests
+
     def recognise(self, line: bytes) -> AppendRequest | Envelope | None:
         """The call when the line is one that goes straight to its method; None: it goes through the library."""
-        try:
-            require_utf8(line)
-            request = _decode_append(line)
-            check_id(bytes(request.id))
-            return request
-        except (ChimeraError, msgspec.DecodeError, RecursionError):
-            pass  # it is another method, or nothing at all
+        requests = self.recognise_appends([line])
+        if requests is not None:
+            return requests[0]
         try:
             envelope = read_envelope(line)
             check_params(envelope)

@@ -107,13 +107,15 @@ class Committer:
         feed.make_spare()
         self.wake()
 
-    def submit(self, session: OpenSession, call: AppendCall) -> None:
-        """Queue a call; it is answered exactly once."""
+    def submit(self, calls: list[tuple[OpenSession, AppendCall]]) -> None:
+        """Queue calls, each with its session; each is answered exactly once."""
         if self.suspended is not None:
-            call.refuse(storage_failure(self.suspended, "nothing was appended"))
+            for _, call in calls:
+                call.refuse(storage_failure(self.suspended, "nothing was appended"))
             return
-        self.waiting_bytes += call.size
-        self._queue.append((session, call))
+        for _, call in calls:
+            self.waiting_bytes += call.size
+        self._queue.extend(calls)
         if not self._tick_due:
             self.wake()
 
@@ -238,17 +240,19 @@ class Committer:
         most = min(room, MAX_BATCH_BYTES)
         taken = size = 0
         for item in self._queue:
-            size += _size_of(item)
-            if size > most and taken:
-                break
-            taken += 1
             if isinstance(item, Barrier):
-                batch.add_barrier(item)
+                if not taken or size + BARRIER_BYTES <= most:
+                    batch.add_barrier(item)
+                    taken += 1
                 break
             session, call = item
-            self.waiting_bytes -= call.size
+            if taken and size + call.size > most:
+                break
+            size += call.size
+            taken += 1
             batch.add(session, call, now)
         del self._queue[:taken]
+        self.waiting_bytes -= size
         return batch
 
     def _sync_due(self) -> None:

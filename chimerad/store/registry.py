@@ -66,13 +66,23 @@ class SessionRegistry:
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._most_open = max((limit - DESCRIPTORS_KEPT_FREE) // DESCRIPTORS_A_SESSION, 16)
 
-    def dispatch(self, call: AppendCall) -> None:
-        """Hand a call to the committer, opening the session first where it is not open."""
-        session = self.open.get(call.session_id)
-        if session is not None and call.session_id not in self._held:
-            session.last_used = time.monotonic()
-            self._committer.submit(session, call)
-        elif call.session_id in self._held:
+    def dispatch(self, calls: list[AppendCall]) -> None:
+        """Hand calls to the committer in this order, opening a session first where it is not open."""
+        now = time.monotonic()
+        ready: list[tuple[OpenSession, AppendCall]] = []
+        for call in calls:
+            session = self.open.get(call.session_id)
+            if session is not None and call.session_id not in self._held:
+                session.last_used = now
+                ready.append((session, call))
+            else:
+                self._keep(call)
+        if ready:
+            self._committer.submit(ready)
+
+    def _keep(self, call: AppendCall) -> None:
+        """A call whose session is held, or is being opened, or is to be opened for it."""
+        if call.session_id in self._held:
             self._held[call.session_id].append(call)
         elif call.session_id in self._opening:
             self._opening[call.session_id].append(call)
@@ -104,8 +114,7 @@ class SessionRegistry:
                 try:
                     yield await self._still(session_id)
                 finally:
-                    for call in self._held.pop(session_id):
-                        self.dispatch(call)
+                    self.dispatch(self._held.pop(session_id))
         finally:
             turn.users -= 1
             if not turn.users:
@@ -175,5 +184,4 @@ class SessionRegistry:
                 call.refuse(outcome)
             return
         self.open[session_id] = outcome
-        for call in calls:
-            self.dispatch(call)
+        self.dispatch(calls)

@@ -176,20 +176,25 @@ class Store:
 
     # -- appending
 
-    def append(self, call: AppendCall) -> None:
-        """Append a call's events, all or nothing; its appender hears of it, at once where it is refused at once."""
-        try:
-            if call.session_id not in self._registry.open:
-                check_session_id(call.session_id)
-            call.size = check_events(call.events)
-        except ChimeraError as refusal:
-            call.refuse(refusal)
-            return
+    def append(self, calls: list[AppendCall]) -> None:
+        """Append the events of each call, all or nothing; its appender hears of it, at once where it is refused."""
         overload = self._overload()
-        if overload is None:
-            self._registry.dispatch(call)
-        else:
-            call.refuse(Overloaded(f"{overload}; retry in a moment with the same event ids"))
+        known = self._registry.open
+        accepted: list[AppendCall] = []
+        for call in calls:
+            try:
+                if call.session_id not in known:
+                    check_session_id(call.session_id)
+                call.size = check_events(call.events)
+            except ChimeraError as refusal:
+                call.refuse(refusal)
+                continue
+            if overload is None:
+                accepted.append(call)
+            else:
+                call.refuse(Overloaded(f"{overload}; retry in a moment with the same event ids"))
+        if accepted:
+            self._registry.dispatch(accepted)
 
     def commit_now(self) -> None:
         """Commit what waits without looking for others to share the sync: for a client that is alone."""

@@ -47,7 +47,7 @@ def entries_of(session_id: str, layout: str, records: list[bytes], first: int = 
 def forged_frame(lsn: int) -> bytes:
     """A frame as whoever does not know a segment's salt would make it."""
     entry = Entry("mink-forged", "events.jsonl", 0, 1, CHAIN_START, b"{}\n")
-    return encode_frame([entry], lsn, lsn, 0, zlib.crc32(b""))
+    return b"".join(encode_frame([entry], lsn, lsn, 0, zlib.crc32(b"")))
 
 
 def overwrite(path: Path, offset: int, body: bytes) -> None:

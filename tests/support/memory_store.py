@@ -54,7 +54,11 @@ class MemoryStore:
         self.dropped: list[object] = []
         self.sinks: list[Any] = []
 
-    def append(self, call: AppendCall) -> None:
+    def append(self, calls: list[AppendCall]) -> None:
+        for call in calls:
+            self._append(call)
+
+    def _append(self, call: AppendCall) -> None:
         self.calls.append(f"append {call.session_id}")
         log = self.sessions.setdefault(call.session_id, [])
         log.extend(call.events)

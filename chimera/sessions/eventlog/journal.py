@@ -124,18 +124,23 @@ def barrier(session_id: str) -> Entry:
     return Entry(session_id, "", 0, 0, CHAIN_START, b"", FLAG_BARRIER)
 
 
-def encode_frame(entries: list[Entry], lsn: int, synced_lsn: int, flushed_lsn: int, salt_crc: int) -> bytes:
-    """A frame, padded to whole sectors. ``salt_crc`` is the crc32 of the segment's salt."""
-    parts: list[bytes] = []
+def encode_frame(entries: list[Entry], lsn: int, synced_lsn: int, flushed_lsn: int, salt_crc: int) -> list[bytes]:
+    """A frame, padded to whole sectors, in pieces: the bodies of its entries are large and are not copied together.
+
+    ``salt_crc`` is the crc32 of the segment's salt.
+    """
+    pieces: list[bytes] = []
     for entry in entries:
         session, file, body = entry.session_id.encode(), entry.file.encode(), entry.body
         head = _ENTRY.pack(len(session), len(file), entry.flags, entry.offset, entry.seq, entry.previous, len(body))
-        parts += head, session, file, body
-    payload = b"".join(parts)
-    head = _FRAME.pack(_FRAME_MAGIC, 0, len(payload), len(entries), lsn, synced_lsn, flushed_lsn)
-    crc = zlib.crc32(payload, zlib.crc32(head[_FRAME_AFTER_CRC:], salt_crc))
-    size = _FRAME.size + len(payload)
-    return b"".join((_FRAME_MAGIC, crc.to_bytes(4, "little"), head[_FRAME_AFTER_CRC:], payload, bytes(-size % SECTOR)))
+        pieces += head + session + file, body
+    length = sum(map(len, pieces))
+    after_crc = _FRAME.pack(_FRAME_MAGIC, 0, length, len(entries), lsn, synced_lsn, flushed_lsn)[_FRAME_AFTER_CRC:]
+    crc = zlib.crc32(after_crc, salt_crc)
+    for piece in pieces:
+        crc = zlib.crc32(piece, crc)
+    padding = bytes(-(_FRAME.size + length) % SECTOR)
+    return [_FRAME_MAGIC + crc.to_bytes(4, "little") + after_crc, *pieces, padding]
 
 
 class SegmentWriter:
@@ -176,16 +181,12 @@ class SegmentWriter:
 
     def write(self, entries: list[Entry], lsn: int, synced_lsn: int, flushed_lsn: int) -> None:
         """Write the next frame, in one call; it is durable only after :meth:`sync`."""
-        frame = encode_frame(entries, lsn, synced_lsn, flushed_lsn, self._salt_crc)
+        pieces = encode_frame(entries, lsn, synced_lsn, flushed_lsn, self._salt_crc)
         start = self._end
         if self.last_lsn < self.first_lsn:
-            frame = self._header.ljust(SECTOR, b"\0") + frame
+            pieces.insert(0, self._header.ljust(SECTOR, b"\0"))
             start = 0
-        view = memoryview(frame)
-        while view:
-            count = os.pwrite(self._descriptor, view, start)
-            view, start = view[count:], start + count
-        self._end = start
+        self._end = start + durable.write_at(self._descriptor, pieces, start)
         self.last_lsn = lsn
 
     def sync(self) -> None:

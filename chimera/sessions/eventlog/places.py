@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from array import array
 from bisect import bisect_left
-from itertools import accumulate, repeat
 
 from chimera.errors import StorageError
 from chimera.sessions.eventlog.layouts import LINES_FILE
@@ -50,11 +49,13 @@ class Places:
 
     def add_lines(self, first_seq: int, offset: int, records: list[bytes]) -> None:
         """As :meth:`add`, for records that lie one behind the other in ``events.jsonl``, each with its newline."""
-        lengths = list(map(len, records))
+        for record in records:
+            length = len(record)
+            self._offsets.append(offset)
+            self._lengths.append(length)
+            offset += length + 1
         self._seqs.extend(range(first_seq, first_seq + len(records)))
-        self._lengths.extend(lengths)
-        self._offsets.extend(accumulate((length + 1 for length in lengths[:-1]), initial=offset))
-        self._files.extend(repeat(LINES_FILE, len(records)))
+        self._files.extend([LINES_FILE] * len(records))
 
     def read(self, from_seq: int, through_seq: int, count: int, most_bytes: int) -> list[tuple[int, bytes]]:
         """Events ``from_seq`` to ``through_seq``: at most ``count``, and as many as fit ``most_bytes`` (at least one).

@@ -94,7 +94,7 @@ class Run(msgspec.Struct, gc=False):
     def bodies(self) -> list[tuple[str, bytes]]:
         """Each file with the bytes that go into it."""
         if not self.files:
-            return [(LINES_FILE, b"\n".join(self.records) + b"\n")]
+            return [(LINES_FILE, b"\n".join([*self.records, b""]))]
         return [(file, record + b"\n") for file, record in zip(self.files, self.records, strict=True)]
 
 

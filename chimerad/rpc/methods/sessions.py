@@ -33,7 +33,7 @@ async def append(context: CallContext, asked: parameters.AppendParams) -> asynci
     """The future of the answer: its place in the store's order is taken before it is there, so appends overlap."""
     one = _OneAnswer()
     durable = asked.durability == "durable"
-    context.daemon.store.append(AppendCall(asked.session_id, asked.events, asked.expect_seq, durable, one))
+    context.daemon.store.append([AppendCall(asked.session_id, asked.events, asked.expect_seq, durable, one)])
     return one.future
 
 
