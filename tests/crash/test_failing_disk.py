@@ -63,8 +63,8 @@ def assert_whole(daemon: RunningDaemon, ledger: Ledger) -> None:
     ("call", "fault", "kind"),
     [
         ("fdatasync", "error=EIO", "io_error"),
-        ("pwritev", "error=EIO", "io_error"),
-        ("pwritev", "error=ENOSPC", "no_space"),
+        ("pwritev2", "error=EIO", "io_error"),
+        ("pwritev2", "error=ENOSPC", "no_space"),
         ("write", "error=EIO", "io_error"),
         ("write", "error=ENOSPC", "no_space"),
     ],

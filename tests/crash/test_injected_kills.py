@@ -73,7 +73,7 @@ CASES: list[tuple[Act, str]] = [
     (rename, "mink"),
     (delete_and_restore, "stoat"),
 ]
-SYSTEM_CALLS = ["pwritev", "write", "fdatasync", "fsync", "rename", "openat", "unlink", "mkdir"]
+SYSTEM_CALLS = ["pwritev2", "write", "fdatasync", "fsync", "rename", "openat", "unlink", "mkdir"]
 
 
 class Victim:

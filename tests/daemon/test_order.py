@@ -46,7 +46,7 @@ def live(tmp_path: Path, start_daemon: Callable[..., RunningDaemon]) -> Callable
 
     def run(life: Callable[[Connection, Connection], None]) -> Story:
         trace = tmp_path / "trace"
-        calls = "trace=pwritev,fdatasync,write,sendto"
+        calls = "trace=pwritev2,fdatasync,write,sendto"
         strace = ("strace", "-f", "-qq", "-y", "-s", str(SHOWN_BYTES), "-e", calls, "-o", str(trace))
         daemon = start_daemon(prefix=strace)
         with daemon.connect() as connection, daemon.connect() as watcher:
@@ -68,7 +68,7 @@ def test_durable_then_shown_then_answered_then_published(live: Callable[..., Sto
         assert watcher.next_notification()["params"]["event"]["metadata"]["content"] == "the-marker"
 
     story = live(life)
-    journalled = story.place(r"pwritev\(.*segment-.*the-marker")
+    journalled = story.place(r"pwritev2\(.*segment-.*the-marker")
     synced = story.place(r"fdatasync.*= 0", journalled)
     shown = story.place(rf"write\(.*{file}>.*the-marker", synced)
     answered = story.place(r"sendto.*first_seq", shown)
@@ -85,7 +85,7 @@ def test_buffered_is_answered_before_the_sync_and_shown_after_it(live: Callable[
         assert watcher.next_notification()["params"]["event"]["metadata"]["content"] == "the-marker"
 
     story = live(life)
-    journalled = story.place(r"pwritev\(.*segment-.*the-marker")
+    journalled = story.place(r"pwritev2\(.*segment-.*the-marker")
     answered = story.place(r"sendto.*first_seq", journalled)
     synced = story.place(r"fdatasync.*= 0", journalled)
     shown = story.place(r"write\(.*events\.jsonl>.*the-marker", journalled)
@@ -103,5 +103,5 @@ def test_appends_that_wait_together_share_one_frame_and_one_sync(live: Callable[
         assert [reply["result"]["last_seq"] for reply in replies_of(connection, list(range(8)))] == list(range(2, 10))
 
     story = live(life)
-    frames = [call for call in story.calls if re.search(r"pwritev\(.*segment-.*the-marker", call)]
+    frames = [call for call in story.calls if re.search(r"pwritev2\(.*segment-.*the-marker", call)]
     assert [frame.count("the-marker") for frame in frames] == [8]
