@@ -52,9 +52,9 @@ def new_event_id() -> str:
     try:
         return _event_ids.pop()
     except IndexError:
-        drawn = os.urandom(8 * IDS_DRAWN_AT_ONCE).hex()
-        _event_ids.extend("evt-" + drawn[at : at + 16] for at in range(16, len(drawn), 16))
-        return "evt-" + drawn[:16]
+        drawn = os.urandom(8 * IDS_DRAWN_AT_ONCE).hex(" ", 8)
+        _event_ids.extend(("evt-" + drawn.replace(" ", " evt-")).split(" "))
+        return _event_ids.pop()
 
 
 def new_generation() -> str:

@@ -266,7 +266,7 @@ class Connection(asyncio.BufferedProtocol):
         size = 0
         replies: list[AppendReply | msgspec.Raw] = []
         for call, outcome in answers:
-            request_id, held = cast(tuple[msgspec.Raw, int], call.reference)
+            request_id, held = call.reference
             size += held
             if not isinstance(outcome, ChimeraError):
                 if request_id:

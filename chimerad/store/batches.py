@@ -6,7 +6,7 @@ Numbers calls by the sessions' writers and says what the frame holds. Knows no d
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -42,7 +42,7 @@ class AppendCall(msgspec.Struct, eq=False, gc=False):
     expect_seq: int | None
     durable: bool
     appender: Appender
-    reference: object = None
+    reference: Any = None
     size: int = 0
 
     def refuse(self, refusal: ChimeraError) -> None:

@@ -45,7 +45,7 @@ RECORD_BYTES_ABOVE_METADATA = 800
 _known_types: set[str] = set()
 
 
-class NewEvent(msgspec.Struct, forbid_unknown_fields=True):
+class NewEvent(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """An event as a client gives it. Without ``parent_id`` it follows the session's leaf; null makes it a root."""
 
     type: str
