@@ -6,7 +6,7 @@ neither a socket nor a data library may be loaded by somebody who only wants to 
     ChimeraError
     |-- InvalidRequest, ParseError, MethodNotFound, InvalidParams, InternalError   the standard codes
     |-- SessionNotFound, NoSummary, MalformedSummary, SessionExists, InvalidId     which session
-    |-- SeqConflict, IdConflict, TurnRunning, Locked, LogGapError                  its state
+    |-- SeqConflict, IdConflict, TurnRunning, Locked, LogGapError, CompactionFailed   its state
     |-- TooLarge, EventTooLarge, Overloaded, NotPermitted                          limits
     |-- ReadOnly, NoSpace, StorageError                                            the disk
     |-- ConfigError, OwnerRunning                                                  the daemon's start
@@ -132,6 +132,12 @@ class Locked(ChimeraError):
 
 class MalformedSummary(ChimeraError):
     code, kind, exit_code = -32019, "malformed_summary", EXIT_USAGE
+
+
+class CompactionFailed(ChimeraError):
+    """No summary could be had; the context is as it was."""
+
+    code, kind = -32022, "compaction_failed"
 
 
 class SessionExists(ChimeraError):

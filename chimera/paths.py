@@ -12,6 +12,7 @@ from chimera.errors import NotPermitted
 __all__ = [
     "FILE_MODE",
     "FOLDER_MODE",
+    "blobs_folder",
     "config_path",
     "eventlog_root",
     "home",
@@ -94,6 +95,11 @@ def session_lock_path(folder: str) -> str:
 
 def summary_path(folder: str) -> str:
     return os.path.join(folder, "summary.json")
+
+
+def blobs_folder(folder: str) -> str:
+    """Where a session keeps what files were before and after its tools wrote them."""
+    return os.path.join(folder, "blobs")
 
 
 def quarantine_folder(folder: str) -> str:

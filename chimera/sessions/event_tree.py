@@ -141,8 +141,8 @@ class EventTree:
         ends = [name for name, branch in self.branches.items() if branch.leaf == to]
         return to, (self.current if self.current in ends else ends[0] if ends else None)
 
-    def nodes(self) -> list[Node]:
-        """Every event, in order of the log."""
+    def nodes(self, start: int = 0, count: int | None = None) -> list[Node]:
+        """The events in order of the log, or so many of them from the ``start``-th on."""
         ends = {branch.leaf: name for name, branch in self.branches.items()}
         return [
             Node(
@@ -154,7 +154,7 @@ class EventTree:
                 self.labels.get(event.id),
                 ends.get(event.id),
             )
-            for event in self.events
+            for event in self.events[start : None if count is None else start + count]
         ]
 
     def leaves(self) -> list[str]:

@@ -60,6 +60,8 @@ _DISK = (errors.ReadOnly, errors.NoSpace, errors.StorageError)
 _ONE_SESSION = (errors.InvalidId, errors.SessionNotFound)
 _CHANGE = (*_ONE_SESSION, errors.Locked, *_DISK)
 _SUMMARY = (errors.NoSummary, errors.MalformedSummary)
+_READ = (*_ONE_SESSION, errors.LogGapError)
+_MOVE = (*_CHANGE, errors.LogGapError, errors.SeqConflict, errors.EventTooLarge, errors.TurnRunning)
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -209,6 +211,102 @@ METHODS: dict[str, Method] = {
             Verified,
             "Check chains and numbers; every flipped bit, lost or reordered event is a problem.",
             _ONE_SESSION,
+        ),
+        Method(
+            "tree.show",
+            "tree",
+            parameters.TreeShowParams,
+            results.TreeShown,
+            "The events of a session as a tree, its branches, and where it stands; next_seq is null on the last page.",
+            _READ,
+        ),
+        Method(
+            "tree.branch",
+            "tree",
+            parameters.TreeBranchParams,
+            results.BranchMade,
+            "Begin a branch at an event and go there; nothing is copied.",
+            _MOVE,
+        ),
+        Method(
+            "tree.merge",
+            "tree",
+            parameters.TreeMergeParams,
+            results.Merged,
+            "Bring another branch's summary, or chosen messages of it, into this one.",
+            _MOVE,
+        ),
+        Method(
+            "tree.switch",
+            "tree",
+            parameters.TreeSwitchParams,
+            results.Switched,
+            "Go to the end of a branch or to an event; it stays so until the next move.",
+            _MOVE,
+        ),
+        Method(
+            "tree.label",
+            "tree",
+            parameters.TreeLabelParams,
+            results.Ok,
+            "Give an event a name, or take it away.",
+            _MOVE,
+        ),
+        Method(
+            "context.messages",
+            "context",
+            parameters.ContextMessagesParams,
+            results.ContextMessages,
+            "What the model sees; next_cursor is null on the last page.",
+            _READ,
+        ),
+        Method(
+            "context.compact",
+            "context",
+            parameters.CompactParams,
+            results.Compacted,
+            "Shorten the context by one event that undo takes back.",
+            (*_MOVE, errors.CompactionFailed),
+        ),
+        Method(
+            "context.undo",
+            "context",
+            parameters.TakeBackParams,
+            results.TakenBack,
+            "Take back the newest turn, compaction, switch or restored checkpoint, with what its tools wrote.",
+            _MOVE,
+        ),
+        Method(
+            "context.redo",
+            "context",
+            parameters.TakeBackParams,
+            results.TakenBack,
+            "Do again what undo has taken back, until something new is done.",
+            _MOVE,
+        ),
+        Method(
+            "checkpoints.save",
+            "checkpoints",
+            parameters.CheckpointSaveParams,
+            results.CheckpointSaved,
+            "Name the point where the session stands.",
+            _MOVE,
+        ),
+        Method(
+            "checkpoints.list",
+            "checkpoints",
+            parameters.CheckpointListParams,
+            results.Checkpoints,
+            "The named points of a session.",
+            _READ,
+        ),
+        Method(
+            "checkpoints.restore",
+            "checkpoints",
+            parameters.CheckpointRestoreParams,
+            results.CheckpointRestored,
+            "Go back to a named point: its conversation, its files, or both.",
+            _MOVE,
         ),
         Method(
             "trash.list",

@@ -34,7 +34,10 @@ def document(version: str) -> dict[str, Any]:
     """The OpenRPC document of a daemon of that version. The caller does not change it."""
     types = [part for method in METHODS.values() for part in (method.parameters, method.result)]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
-    parameter_schemas = [components.pop(method.parameters.__name__) for method in METHODS.values()]
+    names = [method.parameters.__name__ for method in METHODS.values()]
+    parameter_schemas = [components[name] for name in names]
+    for name in set(names):
+        del components[name]
     return {
         "openrpc": "1.3.2",
         "info": {

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from chimera.sessions.eventlog.writer import NewEvent
 from chimerad.store.subscriptions import Cursor
 
 __all__ = [
     "AppendParams",
+    "CheckpointListParams",
+    "CheckpointRestoreParams",
+    "CheckpointSaveParams",
+    "CompactParams",
+    "ContextMessagesParams",
     "CreateParams",
     "DeleteParams",
     "DiscoverParams",
@@ -32,8 +37,14 @@ __all__ = [
     "StatusParams",
     "SubscribeParams",
     "TagParams",
+    "TakeBackParams",
     "TrashListParams",
     "TrashPurgeParams",
+    "TreeBranchParams",
+    "TreeLabelParams",
+    "TreeMergeParams",
+    "TreeShowParams",
+    "TreeSwitchParams",
     "UnsubscribeParams",
     "VerifyParams",
 ]
@@ -180,3 +191,77 @@ class TrashPurgeParams(Struct, frozen=True, forbid_unknown_fields=True):
 
 class RebuildIndexParams(Struct, frozen=True, forbid_unknown_fields=True):
     pass
+
+
+class TreeShowParams(Struct, frozen=True, forbid_unknown_fields=True):
+    session_id: SessionId
+    from_seq: Annotated[
+        int, Meta(description="the first event wanted; a page ends at 8 MiB", ge=1, le=LARGEST_INTEGER)
+    ] = 1
+
+
+class TreeBranchParams(Struct, frozen=True, forbid_unknown_fields=True):
+    session_id: SessionId
+    name: Annotated[str, Meta(description="what the branch is called")]
+    at: Annotated[str | None, Meta(description="the event it begins at; none: the leaf")] = None
+    summarise: Annotated[bool, Meta(description="keep a summary of the branch that is left")] = False
+
+
+class TreeMergeParams(Struct, frozen=True, forbid_unknown_fields=True):
+    session_id: SessionId
+    source: Annotated[str, Meta(description="the branch, or its leaf, that is brought into this one")] = field(
+        name="from"
+    )
+    events: Annotated[
+        list[str] | None, Meta(description="the events whose messages are taken over; none: its summary")
+    ] = None
+
+
+class TreeSwitchParams(Struct, frozen=True, forbid_unknown_fields=True):
+    session_id: SessionId
+    to: Annotated[str, Meta(description="the name of a branch, or the id of an event")]
+    summarise: Annotated[bool, Meta(description="keep a summary of the branch that is left")] = False
+
+
+class TreeLabelParams(Struct, frozen=True, forbid_unknown_fields=True):
+    session_id: SessionId
+    event_id: str
+    label: Annotated[str, Meta(description='a name for the event; "" takes it away')]
+
+
+class ContextMessagesParams(Struct, frozen=True, forbid_unknown_fields=True):
+    session_id: SessionId
+    leaf: Annotated[str | None, Meta(description="the event at the end of the path; none: where the session is")] = None
+    cursor: Annotated[str | None, Meta(description="next_cursor of the page before")] = None
+
+
+class CompactParams(Struct, frozen=True, forbid_unknown_fields=True):
+    session_id: SessionId
+    dry_run: Annotated[bool, Meta(description="show what would go, change nothing")] = False
+    instructions: Annotated[str | None, Meta(description="what the summary should dwell on")] = None
+
+
+class TakeBackParams(Struct, frozen=True, forbid_unknown_fields=True):
+    session_id: SessionId
+    count: Annotated[int, Meta(description="how many steps", ge=1, le=1000)] = 1
+    files: Annotated[bool, Meta(description="what the session's tools wrote, too")] = True
+    dry_run: Annotated[bool, Meta(description="show what would happen, change nothing")] = False
+    force: Annotated[bool, Meta(description="overwrite files that others changed; what they held is kept")] = False
+
+
+class CheckpointSaveParams(Struct, frozen=True, forbid_unknown_fields=True):
+    session_id: SessionId
+    name: Annotated[str, Meta(description="what the point is called; used again, it names the new point")]
+
+
+class CheckpointListParams(Struct, frozen=True, forbid_unknown_fields=True):
+    session_id: SessionId
+
+
+class CheckpointRestoreParams(Struct, frozen=True, forbid_unknown_fields=True):
+    session_id: SessionId
+    name: str
+    conversation: Annotated[bool, Meta(description="go back to its messages")] = True
+    files: Annotated[bool, Meta(description="what the session's tools wrote since, too")] = True
+    dry_run: Annotated[bool, Meta(description="show what would happen, change nothing")] = False
+    force: Annotated[bool, Meta(description="overwrite files that others changed; what they held is kept")] = False

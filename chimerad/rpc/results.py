@@ -11,14 +11,23 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from chimera.events import Event
+from chimera.sessions.event_tree import Node
 from chimera.sessions.eventlog.cross_cli import SessionRecord
+from chimera.sessions.messages import Message
 from chimerad.store.trash import TrashItem
 
 __all__ = [
+    "BranchMade",
+    "CheckpointRestored",
+    "CheckpointSaved",
+    "Checkpoints",
+    "Compacted",
+    "ContextMessages",
     "Deleted",
     "EventPage",
     "Finished",
     "Hello",
+    "Merged",
     "Ok",
     "Pinned",
     "SessionDetail",
@@ -27,8 +36,11 @@ __all__ = [
     "Status",
     "Stopping",
     "Subscribed",
+    "Switched",
     "Tags",
+    "TakenBack",
     "TrashItems",
+    "TreeShown",
 ]
 
 
@@ -120,3 +132,79 @@ class Ok(Struct, frozen=True):
 
 class TrashItems(Struct, frozen=True):
     items: list[TrashItem]
+
+
+class TreeShown(Struct, frozen=True):
+    nodes: list[Node]
+    branches: dict[str, str | None]
+    current: str
+    leaf: str | None
+    next_seq: int | None
+
+
+class BranchMade(Struct, frozen=True):
+    name: str
+    leaf: str
+
+
+class Merged(Struct, frozen=True):
+    seq: int
+
+
+class Switched(Struct, frozen=True):
+    current: str
+    leaf: str
+
+
+class ContextMessages(Struct, frozen=True):
+    messages: list[Message]
+    tokens: int
+    next_cursor: str | None
+
+
+class Compacted(Struct, frozen=True):
+    """``kept`` and ``dropped`` name messages by their events; without ``seq`` nothing was changed."""
+
+    kept: list[str]
+    dropped: list[str]
+    tokens_before: int
+    tokens_after: int
+    summary: str
+    seq: int | UnsetType = UNSET
+
+
+class FileConflict(Struct, frozen=True):
+    path: str
+    reason: str
+
+
+class FilesReport(Struct, frozen=True):
+    restored: list[str]
+    conflicts: list[FileConflict]
+
+
+class TakenBack(Struct, frozen=True):
+    undone: list[str]
+    files: FilesReport
+
+
+class CheckpointSaved(Struct, frozen=True):
+    name: str
+    seq: int
+
+
+class Checkpoint(Struct, frozen=True):
+    name: str
+    seq: int
+    event_id: str
+    ts: str
+    branch: str
+
+
+class Checkpoints(Struct, frozen=True):
+    checkpoints: list[Checkpoint]
+
+
+class CheckpointRestored(Struct, frozen=True):
+    files: FilesReport
+    current: str

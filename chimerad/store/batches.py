@@ -17,7 +17,7 @@ from chimera.sessions.eventlog.layouts import LINES_FILE
 from chimera.sessions.eventlog.writer import AppendOutcome, NewEvent, Run
 from chimerad.store.open_sessions import OpenSession, session_not_found
 
-__all__ = ["Answer", "AppendCall", "AppendOutcome", "Appender", "Barrier", "Batch", "Share"]
+__all__ = ["Answer", "AppendCall", "AppendOutcome", "Appender", "Barrier", "Batch", "OneAnswer", "Share"]
 
 BARRIER_BYTES = 1024
 """More than the entry of a barrier takes in a frame."""
@@ -50,6 +50,20 @@ class AppendCall(msgspec.Struct, eq=False, gc=False):
 
 
 Answer = tuple[AppendCall, AppendOutcome | ChimeraError]
+
+
+class OneAnswer:
+    """An appender of one call; whoever waits for it awaits ``future``."""
+
+    def __init__(self) -> None:
+        self.future: asyncio.Future[AppendOutcome] = asyncio.get_running_loop().create_future()
+
+    def answered(self, answers: list[Answer]) -> None:
+        for _, outcome in answers:
+            if isinstance(outcome, ChimeraError):
+                self.future.set_exception(outcome)
+            else:
+                self.future.set_result(outcome)
 
 
 class Barrier(msgspec.Struct, frozen=True, eq=False):

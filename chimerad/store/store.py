@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -35,6 +35,9 @@ from chimerad.store.readers import Detail, Page, Readers, Verified
 from chimerad.store.registry import SessionRegistry
 from chimerad.store.segments import SegmentFeed
 from chimerad.store.subscriptions import EVERY_SESSION, Cursor, Sink, Subscription, Subscriptions
+
+if TYPE_CHECKING:
+    from chimerad.store.trees import Trees
 
 __all__ = ["IndexStatus", "JournalStatus", "Store", "StoreStatus"]
 
@@ -117,6 +120,7 @@ class Store:
         self.rename, self.tag, self.pin = changes.rename, changes.tag, changes.pin
         self.delete, self.restore = changes.delete, changes.restore
         self.trash_list, self.trash_purge = changes.trash_list, changes.trash_purge
+        self._trees: Trees | None = None
         self._broken_sessions: set[str] = set()
         self._departed: dict[str, int] = {}
         self._background: set[asyncio.Task[None]] = set()
@@ -150,6 +154,8 @@ class Store:
             await feed.rest()
             await self._index.commit(feed.written_lsn)  # the frame that notes the last flush has a number too
         self._registry.close_all()
+        if self._trees is not None:
+            self._trees.stop()
         await self._index.stop()
         self._threads.shutdown()
         self._journal_thread.shutdown()
@@ -282,6 +288,17 @@ class Store:
                 lag_events=unflushed if self._indexed.lags else 0,
             ),
         )
+
+    # -- where sessions stand
+
+    @property
+    def trees(self) -> Trees:
+        """The trees of sessions; loaded when the first is asked for."""
+        if self._trees is None:
+            from chimerad.store.trees import Trees
+
+            self._trees = Trees(self.root, self._readers, self.append)
+        return self._trees
 
     # -- subscribing
 

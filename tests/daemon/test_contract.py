@@ -109,6 +109,21 @@ def test_every_real_result_has_the_members_and_types_of_the_contract(daemon: Run
         call("sessions.pin", **session)
         call("sessions.list")
         call("sessions.verify", **session)
+        second = connection.call(
+            "sessions.append", **session, events=[{"type": "user_message", "metadata": {"content": "on " * 400}}] * 3
+        )
+        call("tree.show", **session)
+        call("tree.label", **session, event_id=second["ids"][0], label="here")
+        call("checkpoints.save", **session, name="point")
+        call("checkpoints.list", **session)
+        call("tree.branch", **session, name="aside")
+        call("tree.switch", **session, to="main")
+        call("tree.merge", **session, **{"from": "aside"})
+        call("context.messages", **session)
+        call("context.compact", **session)
+        call("context.undo", **session)
+        call("context.redo", **session)
+        call("checkpoints.restore", **session, name="point")
         call("daemon.status")
         call("index.rebuild")
         trashed = call("sessions.delete", **session)
@@ -141,6 +156,12 @@ def test_every_method_refuses_an_id_with_path_tricks(daemon: RunningDaemon, sess
         "sessions.append": {"events": [{"type": "a"}]},
         "sessions.finish": {"summary": {"success": True}},
         "sessions.rename": {"title": "t"},
+        "tree.branch": {"name": "n"},
+        "tree.merge": {"from": "n"},
+        "tree.switch": {"to": "n"},
+        "tree.label": {"event_id": "e", "label": "l"},
+        "checkpoints.save": {"name": "n"},
+        "checkpoints.restore": {"name": "n"},
     }
     before = _sessions_and_surroundings(daemon)
     with daemon.connect() as connection:

@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from chimera.sessions.eventlog.log import EventLog
+    from chimera.sessions.eventlog.session import EventSourcedSession
 
-__all__ = ["EventLog"]
+__all__ = ["EventLog", "EventSourcedSession"]
 
-_HOMES = {"EventLog": "chimera.sessions.eventlog.log"}
+_HOMES = {
+    "EventLog": "chimera.sessions.eventlog.log",
+    "EventSourcedSession": "chimera.sessions.eventlog.session",
+}
 
 
 def __getattr__(name: str) -> Any:

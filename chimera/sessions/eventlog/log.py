@@ -185,6 +185,10 @@ class EventLog:
             [_new_event(one.type, one.metadata, one.id, one.parent_id, one.ts or None) for one in events]
         )
 
+    def append_new(self, events: list[NewEvent]) -> list[int]:
+        """As :meth:`extend`, for events that are not in any log yet."""
+        return self._append(events)
+
     def sync(self) -> None:
         """Make everything appended so far durable, whatever ``fsync`` says.
 

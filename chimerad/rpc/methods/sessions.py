@@ -6,11 +6,11 @@ import asyncio
 
 from msgspec import UNSET
 
-from chimera.errors import ChimeraError, InvalidParams
+from chimera.errors import InvalidParams
 from chimera.sessions.since import since_microseconds
 from chimerad.rpc import parameters
 from chimerad.rpc.context import CallContext, Handler
-from chimerad.store.batches import Answer, AppendCall, AppendOutcome
+from chimerad.store.batches import AppendCall, AppendOutcome, OneAnswer
 from chimerad.store.index.queries import ListQuery
 
 __all__ = ["HANDLERS"]
@@ -31,24 +31,10 @@ async def create(context: CallContext, asked: parameters.CreateParams) -> object
 
 async def append(context: CallContext, asked: parameters.AppendParams) -> asyncio.Future[AppendOutcome]:
     """The future of the answer: its place in the store's order is taken before it is there, so appends overlap."""
-    one = _OneAnswer()
+    one = OneAnswer()
     durable = asked.durability == "durable"
     context.daemon.store.append([AppendCall(asked.session_id, asked.events, asked.expect_seq, durable, one)])
     return one.future
-
-
-class _OneAnswer:
-    """An appender of one call."""
-
-    def __init__(self) -> None:
-        self.future: asyncio.Future[AppendOutcome] = asyncio.get_running_loop().create_future()
-
-    def answered(self, answers: list[Answer]) -> None:
-        for _, outcome in answers:
-            if isinstance(outcome, ChimeraError):
-                self.future.set_exception(outcome)
-            else:
-                self.future.set_result(outcome)
 
 
 async def read(context: CallContext, asked: parameters.ReadParams) -> object:

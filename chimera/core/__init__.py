@@ -1,0 +1,1 @@
+"""What a session's tools do to files: seen, and kept so that it can be taken back."""

@@ -1,0 +1,111 @@
+"""``EventSourcedSession``: a session whose every event is in its log before anybody sees its effect.
+
+Without a daemon the log is written under the session's lock; where a daemon owns the root, through it. Resume replays
+the log and nothing else. Knows no layout and no socket.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Self
+
+from chimera import paths
+from chimera.blobs import BlobStore
+from chimera.compaction import CompactionStrategy
+from chimera.errors import InvalidParams, SessionNotFound
+from chimera.identifiers import check_session_id, new_session_id
+from chimera.sessions.eventlog.log import EventLog, Fsync
+from chimera.sessions.proposals import propose_switch
+from chimera.sessions.recorder import LogRecorder
+from chimera.sessions.session import Session
+from chimera.sessions.storage.base import SessionStorage
+from chimera.sessions.turn import close_open_turn
+
+__all__ = ["EventSourcedSession"]
+
+
+class EventSourcedSession(Session):
+    """A journalled conversation.
+
+    Args:
+        log_dir: the event-log root, or the session's own folder in it; a leading ``~`` is expanded. By default the
+            root under ``CHIMERA_HOME``.
+        session_id: by default a new one.
+        storage: where a copy goes at the end of each turn; None: nowhere.
+        auto_compact, compaction: as :class:`Session` has them.
+        fsync: as :class:`EventLog` has it.
+    """
+
+    def __init__(
+        self,
+        agent: Any,
+        log_dir: str | Path | None = None,
+        session_id: str | None = None,
+        *,
+        storage: SessionStorage | None = None,
+        auto_compact: bool = True,
+        compaction: CompactionStrategy | None = None,
+        fsync: Fsync = "event",
+    ) -> None:
+        chosen = new_session_id("mink") if session_id is None else check_session_id(session_id)
+        self.log = EventLog(folder_of(log_dir, chosen), fsync=fsync)
+        super().__init__(
+            agent,
+            storage,
+            chosen,
+            auto_compact=auto_compact,
+            compaction=compaction,
+            recorder=LogRecorder(self.log),
+        )
+
+    @property
+    def blobs(self) -> BlobStore:
+        return BlobStore(paths.blobs_folder(self.log.directory))
+
+    @classmethod
+    def resume(  # type: ignore[override]  # the documents give it the log's place first
+        cls,
+        log_dir: str | Path | None,
+        session_id: str,
+        agent: Any = None,
+        *,
+        storage: SessionStorage | None = None,
+        fsync: Fsync = "event",
+    ) -> Self:
+        """The session as its log tells; a turn that its program did not end is closed as interrupted.
+
+        Raises:
+            SessionNotFound: there is no such folder.
+            LogGapError: events are missing; nothing has changed.
+        """
+        folder = folder_of(log_dir, check_session_id(session_id))
+        if not os.path.isdir(folder):
+            raise SessionNotFound(f"session not found: {session_id}; there is no folder {folder}")
+        session = cls(agent, folder, session_id, storage=storage, fsync=fsync)
+        close_open_turn(session._history)
+        return session
+
+    @classmethod
+    def resume_from(
+        cls, log_dir: str | Path | None, session_id: str, agent: Any = None, *, up_to_index: int, fsync: Fsync = "event"
+    ) -> Self:
+        """The session as it was after the event with this index (0-based); what came later stays, on its branch.
+
+        Raises:
+            InvalidParams: there is no such event. SessionNotFound, LogGapError.
+        """
+        session = cls.resume(log_dir, session_id, agent, fsync=fsync)
+        events = session._history.events
+        if not 0 <= up_to_index < len(events):
+            raise InvalidParams(f"the log has no event with index {up_to_index}; it holds 0 to {len(events) - 1}")
+        session._history.record(propose_switch(session._history.tree, events[up_to_index].id))
+        return session
+
+
+def folder_of(log_dir: str | Path | None, session_id: str) -> str:
+    """The session's folder, however ``log_dir`` names it."""
+    if log_dir is None:
+        return paths.session_folder(paths.eventlog_root(paths.home()), session_id)
+    given = os.path.abspath(os.path.expanduser(os.fspath(log_dir)))
+    return given if os.path.basename(given) == session_id else paths.session_folder(given, session_id)

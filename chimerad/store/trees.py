@@ -1,0 +1,179 @@
+"""The histories of sessions, for whoever wants to know where a session stands or to move it.
+
+A piece of work gets the session's history in a thread, alone with it; what it records goes through the store, on
+condition that nobody appended meanwhile, or else the work begins anew on what is there now. A few trees are kept and
+extended as their logs grow. Knows no method, and of a session's files its blobs' folder alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import msgspec
+
+from chimera import paths
+from chimera.blobs import BlobStore
+from chimera.errors import LogGapError, SeqConflict
+from chimera.events.check import encode_metadata
+from chimera.events.event import Event
+from chimera.identifiers import format_timestamp
+from chimera.sessions.event_tree import EventTree
+from chimera.sessions.eventlog.writer import NewEvent
+from chimera.sessions.history import History
+from chimera.sessions.proposals import Proposal
+from chimera.sessions.recorder import Recorder, event_of
+from chimerad.store.batches import AppendCall, AppendOutcome, OneAnswer
+from chimerad.store.readers import Readers
+
+__all__ = ["Trees"]
+
+TREES_KEPT = 8
+PAGE_EVENTS = 5000
+PAGE_BYTES = 8 * 1024 * 1024
+TRIES = 20
+THREADS = 4
+"""Of its own: a piece of work waits for appends, which need the store's threads."""
+
+Result = TypeVar("Result")
+_decode_lines = msgspec.json.Decoder(Event).decode_lines
+
+
+class _Kept(msgspec.Struct):
+    tree: EventTree
+    generation: str
+    head_seq: int = 0
+
+
+class Trees:
+    """Histories by session."""
+
+    def __init__(self, root: str, readers: Readers, append: Callable[[list[AppendCall]], None]) -> None:
+        self._root = root
+        self._readers = readers
+        self._append = append
+        self._loop = asyncio.get_running_loop()
+        self._threads = ThreadPoolExecutor(THREADS, "tree")
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._turns: dict[str, asyncio.Lock] = {}
+
+    def stop(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def blobs_of(self, session_id: str) -> BlobStore:
+        """Where the session keeps what its files were."""
+        return BlobStore(paths.blobs_folder(paths.session_folder(self._root, session_id)))
+
+    async def work(self, session_id: str, do: Callable[[History], Result]) -> Result:
+        """Let ``do`` have the session's history, in a thread and alone with it.
+
+        ``do`` may be called again from the beginning, as long as it has recorded nothing, when others appended.
+
+        Raises:
+            InvalidId, SessionNotFound, StorageError. LogGapError: events are missing.
+            what ``do`` and an append raise; SeqConflict: others were faster, again and again.
+        """
+        turn = self._turns.setdefault(session_id, asyncio.Lock())
+        try:
+            async with turn:
+                for tried in range(TRIES):
+                    kept = await self._caught_up(session_id)
+                    recorder = _StoreRecorder(self, session_id, kept)
+                    history = History(recorder, tree=kept.tree)
+                    try:
+                        return await self._loop.run_in_executor(self._threads, do, history)
+                    except SeqConflict:
+                        if recorder.recorded or tried == TRIES - 1:
+                            raise
+                raise AssertionError("unreachable")
+        finally:
+            self._trim()
+
+    async def append(self, session_id: str, events: list[NewEvent], head_seq: int) -> AppendOutcome:
+        """Raises what an append raises; SeqConflict: the head is another one."""
+        waiting = OneAnswer()
+        self._append([AppendCall(session_id, events, head_seq, True, waiting)])
+        return await waiting.future
+
+    def append_from_thread(self, session_id: str, events: list[NewEvent], head_seq: int) -> AppendOutcome:
+        """As :meth:`append`, for a piece of work."""
+        return asyncio.run_coroutine_threadsafe(self.append(session_id, events, head_seq), self._loop).result()
+
+    async def _caught_up(self, session_id: str) -> _Kept:
+        generation, head_seq = await self._readers.head(session_id)
+        kept = self._kept.get(session_id)
+        if kept is None or kept.generation != generation or kept.head_seq > head_seq:
+            kept = self._kept[session_id] = _Kept(EventTree(), generation)
+        self._kept.move_to_end(session_id)
+        while kept.head_seq < head_seq:
+            rows, page_generation, _ = await self._readers.page(session_id, kept.head_seq + 1, PAGE_EVENTS, PAGE_BYTES)
+            seqs = [seq for seq, _ in rows]
+            if page_generation != generation or seqs != list(range(kept.head_seq + 1, kept.head_seq + len(seqs) + 1)):
+                del self._kept[session_id]
+                raise _gap(session_id, kept.head_seq, seqs, head_seq)
+            if not rows:
+                del self._kept[session_id]
+                raise _gap(session_id, kept.head_seq, [], head_seq)
+            lines = b"\n".join([event for _, event in rows])
+            events = await self._loop.run_in_executor(self._threads, _decode_lines, lines)
+            for event in events:
+                kept.tree.add(event)
+            kept.head_seq = seqs[-1]
+        return kept
+
+    def _trim(self) -> None:
+        while len(self._kept) > TREES_KEPT:
+            self._kept.popitem(last=False)
+        for session_id in [one for one, lock in self._turns.items() if not lock.locked() and one not in self._kept]:
+            del self._turns[session_id]
+
+
+class _StoreRecorder(Recorder):
+    """Records through the store; used in a thread."""
+
+    def __init__(self, trees: Trees, session_id: str, kept: _Kept) -> None:
+        self.recorded = False
+        self._trees = trees
+        self._session_id = session_id
+        self._kept = kept
+
+    def load(self) -> list[Event]:
+        return list(self._kept.tree.events)
+
+    def record(self, proposals: Sequence[Proposal]) -> list[Event]:
+        now = format_timestamp(time.time_ns())
+        encoded = [encode_metadata(proposal.metadata) for proposal in proposals]
+        events = [
+            NewEvent(proposal.type, msgspec.Raw(metadata), None, proposal.parent_id, now)
+            for proposal, metadata in zip(proposals, encoded, strict=True)
+        ]
+        outcome = self._trees.append_from_thread(self._session_id, events, self._kept.head_seq)
+        self.recorded = True
+        self._kept.head_seq = outcome.last_seq
+        added = []
+        leaf = self._kept.tree.leaf
+        for number, (proposal, metadata) in enumerate(zip(proposals, encoded, strict=True)):
+            event_id = outcome.ids[number]
+            seq = outcome.first_seq + number
+            added.append(event_of(seq, event_id, proposal, leaf, now, msgspec.json.decode(metadata)))
+            leaf = event_id
+        return added
+
+
+def _gap(session_id: str, known: int, seqs: list[int], head_seq: int) -> LogGapError:
+    """What is missing between what is known and the first number that is there again."""
+    for seq in seqs:
+        if seq != known + 1:
+            break
+        known = seq
+    following = next((seq for seq in seqs if seq > known), head_seq + 1)
+    missing = list(range(known + 1, min(following, known + 1001)))
+    return LogGapError(
+        f"the log of {session_id!r} lacks the events {known + 1} to {following - 1}; sessions.verify says what is "
+        "wrong with it",
+        missing=missing,
+    )
