@@ -7,8 +7,9 @@ Going somewhere is an event whose parent is that point, so nothing is lost and e
     switch         {to, branch, checkpoint, from, from_branch}             parent: the checkpoint
     checkpoint     {name, branch}                                          names the point it stands at
 
-What these put back on the disk follows them as ``file_access`` events with ``restored``, so that the next undo or redo
-finds what the files are expected to be. Pure: knows neither disk nor log.
+What such a step puts back on the disk follows it as ``file_access`` events with ``restored``: undoing those takes the
+step itself back. Nobody else counts them, for with them the disk is again what the path says. Pure: knows neither disk
+nor log.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ class Journey(msgspec.Struct):
 
     Attributes:
         kind: what is taken back or done again: ``turn``, ``compaction``, ``switch`` or ``restore``.
-        proposal: the event that goes there; None when the conversation stays.
+        proposal: the event that goes there.
         undone: the events that are left behind.
         back, forth: ``file_access`` events of writes whose effect is taken back, then of those done again.
     """
 
     kind: str
-    proposal: Proposal | None
+    proposal: Proposal
     undone: list[str]
     back: list[Event]
     forth: list[Event]
@@ -76,7 +77,8 @@ def propose_undo(tree: EventTree) -> Journey:
         raise InvalidParams("there is nothing to undo; the session has no turn, compaction or switch on this branch")
     undone = [event.id for event in unit.events]
     metadata = {"op": "undo", "kind": unit.kind, "undone": undone, "branch": unit.branch, **_origin(tree)}
-    return Journey(unit.kind, Proposal("undo", metadata, unit.to), undone, _writes(unit.events), [])
+    back = _writes(unit.events) if unit.kind == "turn" else _restored_behind(unit.events)
+    return Journey(unit.kind, Proposal("undo", metadata, unit.to), undone, back, [])
 
 
 def propose_redo(tree: EventTree) -> Journey:
@@ -96,13 +98,14 @@ def propose_redo(tree: EventTree) -> Journey:
     metadata = {"op": "redo", "of": undo.id, "branch": undo.metadata.get("from_branch"), **_origin(tree)}
     kind = undo.metadata.get("kind")
     left = [event.id for event in since]
-    return Journey(kind if isinstance(kind, str) else "turn", Proposal("undo", metadata, to), left, _writes(since), [])
+    back = _restored_behind(since)
+    return Journey(kind if isinstance(kind, str) else "turn", Proposal("undo", metadata, to), left, back, [])
 
 
 def propose_restore(tree: EventTree, name: str, *, conversation: bool = True) -> Journey:
     """Go to a named checkpoint: its conversation, and on the way its files.
 
-    With ``conversation`` false the leaf stays and only the files are of interest.
+    With ``conversation`` false the path stays what it is and only the files are of interest.
 
     Raises:
         InvalidParams: there is no such checkpoint.
@@ -115,11 +118,10 @@ def propose_restore(tree: EventTree, name: str, *, conversation: bool = True) ->
     common = _common_length(here, there)
     back, forth = _writes(here[common:]), _writes(there[common:])
     left = [event.id for event in here[common:]]
-    if not conversation:
-        return Journey("restore", None, [], back, forth)
-    branch = _branch_of(tree, checkpoint)
-    metadata = {"to": checkpoint.id, "branch": branch, "checkpoint": name, **_origin(tree)}
-    return Journey("restore", Proposal("switch", metadata, checkpoint.id), left, back, forth)
+    to = checkpoint.id if conversation else tree.leaf
+    branch = _branch_of(tree, checkpoint) if conversation else tree.current
+    metadata = {"to": to, "branch": branch, "checkpoint": name, **_origin(tree)}
+    return Journey("restore", Proposal("switch", metadata, to), left if conversation else [], back, forth)
 
 
 def _newest_unit(tree: EventTree) -> _Unit | None:
@@ -179,7 +181,22 @@ def _since(tree: EventTree, event_id: str) -> list[Event]:
 
 
 def _writes(events: Sequence[Event]) -> list[Event]:
-    return [event for event in events if event.type == "file_access" and event.metadata.get("mode") == "write"]
+    """What the session's tools wrote."""
+    return [event for event in events if _is_write(event) and not event.metadata.get("restored")]
+
+
+def _restored_behind(events: Sequence[Event]) -> list[Event]:
+    """What the first of these, a step through the past, put back on the disk: told directly behind it."""
+    restored = []
+    for event in events[1:]:
+        if not (_is_write(event) and event.metadata.get("restored")):
+            break
+        restored.append(event)
+    return restored
+
+
+def _is_write(event: Event) -> bool:
+    return event.type == "file_access" and event.metadata.get("mode") == "write"
 
 
 def _common_length(one: Sequence[Event], other: Sequence[Event]) -> int:

@@ -20,7 +20,8 @@ __all__ = ["SUMMARY_HEAD", "context_of", "memory_blocks", "newest_compaction"]
 SUMMARY_HEAD = "[Earlier messages were compacted. Summary:]\n"
 """What a summary's message begins with."""
 
-_MEMORY = re.compile(r'<memory source="[^"]*">.*?</memory>', re.DOTALL)
+_MEMORY_BEGIN = re.compile(r'<memory source="[^"]*">')
+_MEMORY_END = "</memory>"
 
 
 def context_of(path: Sequence[Event]) -> list[Message]:
@@ -44,7 +45,15 @@ def newest_compaction(path: Sequence[Event]) -> int | None:
 
 def memory_blocks(text: str) -> list[str]:
     """The ``<memory source="...">`` blocks of a text, each byte by byte as it stands."""
-    return _MEMORY.findall(text)
+    blocks = []
+    at = 0
+    while begin := _MEMORY_BEGIN.search(text, at):
+        end = text.find(_MEMORY_END, begin.end())
+        if end < 0:
+            break
+        at = end + len(_MEMORY_END)
+        blocks.append(text[begin.start() : at])
+    return blocks
 
 
 def _place_of(path: Sequence[Event], event_id: object, otherwise: int) -> int:

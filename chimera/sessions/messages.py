@@ -118,7 +118,6 @@ class _Builder:
         )
         self._calls.append(call)
         if "result" in event.metadata:  # an older writer keeps call and result in one event
-            self._unanswered[call.id] = call
             self._answer(call.id, event, text_of(event.metadata["result"]))
 
     def tool_result(self, event: Event) -> None:

@@ -20,7 +20,7 @@ from chimera.file_restore import Conflict
 from chimera.sessions.event_tree import EventTree
 from chimera.sessions.history import History
 from chimera.sessions.proposals import Proposal
-from chimera.sessions.taking_back import FilesTaken, proposals_of_journey, take_files
+from chimera.sessions.taking_back import FilesTaken, preview_files, proposals_of_journey, take_files
 
 __all__ = ["Taken", "compact", "redo", "restore_checkpoint", "save_checkpoint", "undo"]
 
@@ -89,8 +89,11 @@ def restore_checkpoint(
     if not (conversation or files):
         raise InvalidParams("neither conversation nor files are to be restored; ask for at least one of them")
     journey = propose_restore(history.tree, name, conversation=conversation)
+    if dry_run:
+        preview = preview_files([journey], blobs) if files else FilesTaken()
+        return Taken(journey.undone, preview.restored, preview.conflicts)
     found = Taken()
-    _add(found, journey, _step(history, blobs, journey, files, dry_run, force))
+    _add(found, journey, _step(history, blobs, journey, files, force))
     return found
 
 
@@ -137,28 +140,48 @@ def _travel(
     dry_run: bool,
     force: bool,
 ) -> Taken:
-    """Step by step; a dry run goes on a copy of the tree."""
+    if dry_run:
+        return _preview(history, blobs, propose, count, files)
     found = Taken()
-    tree = EventTree(history.events) if dry_run and count > 1 else history.tree
     for number in range(count):
-        try:
-            journey = propose(tree)
-        except InvalidParams:
-            if number:
-                break
-            raise
-        _add(found, journey, _step(history, blobs, journey, files, dry_run, force))
-        if tree is not history.tree and journey.proposal is not None:
-            tree.add(_imagined(tree, journey.proposal))
+        journey = _next(propose, history.tree, number)
+        if journey is None:
+            break
+        _add(found, journey, _step(history, blobs, journey, files, force))
     return found
 
 
-def _step(history: History, blobs: BlobStore, journey: Journey, files: bool, dry_run: bool, force: bool) -> FilesTaken:
-    taken = take_files(journey, blobs, dry_run=dry_run, force=force) if files else FilesTaken()
-    if not dry_run:
-        proposals = proposals_of_journey(journey, taken)
-        if proposals:
-            history.record_all(proposals)
+def _preview(
+    history: History, blobs: BlobStore, propose: Callable[[EventTree], Journey], count: int, files: bool
+) -> Taken:
+    """What the steps would come to, taken on a copy of the tree."""
+    tree = EventTree(history.events) if count > 1 else history.tree
+    journeys: list[Journey] = []
+    for number in range(count):
+        journey = _next(propose, tree, number)
+        if journey is None:
+            break
+        journeys.append(journey)
+        if count > 1:
+            tree.add(_imagined(tree, journey.proposal))
+    taken = preview_files(journeys, blobs) if files else FilesTaken()
+    undone = [event_id for journey in journeys for event_id in journey.undone]
+    return Taken(undone, taken.restored, taken.conflicts)
+
+
+def _next(propose: Callable[[EventTree], Journey], tree: EventTree, number: int) -> Journey | None:
+    """The next step; None when there is no further one. That there is not even a first one is an error."""
+    try:
+        return propose(tree)
+    except InvalidParams:
+        if number:
+            return None
+        raise
+
+
+def _step(history: History, blobs: BlobStore, journey: Journey, files: bool, force: bool) -> FilesTaken:
+    taken = take_files(journey, blobs, force=force) if files else FilesTaken()
+    history.record_all(proposals_of_journey(journey, taken))
     return taken
 
 

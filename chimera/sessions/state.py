@@ -93,7 +93,7 @@ def read_path(state: SessionState, path: Sequence[Event]) -> None:
             _take_change(state, event)
         elif event.type == "todo_write":
             state.todos = todos_of(event)
-        elif event.type == "file_access":
+        elif event.type == "file_access" and event.metadata.get("restored") is not True:
             path_text = text_of(event.metadata.get("path"))
             (modified if event.metadata.get("mode") == "write" else read)[path_text] = None
     state.files_read, state.files_modified = list(read), list(modified)

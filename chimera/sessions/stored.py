@@ -53,7 +53,7 @@ def proposals_of(stored: StoredSession) -> list[Proposal]:
     for mode, key in (("read", "files_read"), ("write", "files_modified")):
         paths = facts.get(key)
         for path in paths if isinstance(paths, list) else []:
-            proposals.append(Proposal("file_access", {"path": path, "mode": mode, "restored": True}))
+            proposals.append(Proposal("file_access", {"path": path, "mode": mode}))
     todos = facts.get("todos")
     if isinstance(todos, list) and todos:
         proposals.append(Proposal("todo_write", {"todos": todos, "op": "set"}))

@@ -6,6 +6,8 @@ back is told as ``file_access`` events with ``restored``, for the next step to e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from chimera.blobs import BlobStore
@@ -15,7 +17,7 @@ from chimera.events.event import Event
 from chimera.file_restore import Conflict, PlannedFile, apply, inspect, plan_restore
 from chimera.sessions.proposals import Proposal
 
-__all__ = ["FilesTaken", "plan_files", "proposals_of_journey", "take_files"]
+__all__ = ["FilesTaken", "preview_files", "proposals_of_journey", "take_files"]
 
 
 class FilesTaken(msgspec.Struct):
@@ -26,38 +28,48 @@ class FilesTaken(msgspec.Struct):
     changes: list[FileAccess] = []
 
 
-def take_files(journey: Journey, blobs: BlobStore, *, dry_run: bool = False, force: bool = False) -> FilesTaken:
-    """Take back what the journey leaves and do again what it comes to.
-
-    Blocking. With ``dry_run`` nothing is changed and ``restored`` says what would be.
+def take_files(journey: Journey, blobs: BlobStore, *, force: bool = False) -> FilesTaken:
+    """Take back what the journey leaves and do again what it comes to. Blocking.
 
     Raises:
         InvalidParams: a ``file_access`` event of the journey cannot be read.
     """
-    plan = plan_files(journey)
-    report = inspect(plan, blobs) if dry_run else apply(plan, blobs, force=force)
+    report = apply(plan_files([journey]), blobs, force=force)
     return FilesTaken(report.restored, report.conflicts, report.accesses)
 
 
-def plan_files(journey: Journey) -> list[PlannedFile]:
-    """One plan for both ways: a file that is left and come to goes straight from the one to the other."""
-    back = {one.path: one for one in plan_restore(_accesses_of(journey.back), direction="undo")}
-    for one in plan_restore(_accesses_of(journey.forth), direction="redo"):
-        left = back.get(one.path)
-        if left is None:
-            back[one.path] = one
-        elif left.expected == one.wanted:
-            del back[one.path]
-        else:
-            interfered = left.interfered or one.interfered
-            back[one.path] = PlannedFile(one.path, left.expected, one.wanted, interfered)
-    return list(back.values())
+def preview_files(journeys: Sequence[Journey], blobs: BlobStore) -> FilesTaken:
+    """What taking one step after the other would come to; changes nothing. Raises as :func:`take_files`."""
+    report = inspect(plan_files(journeys), blobs)
+    return FilesTaken(report.restored, report.conflicts)
+
+
+def plan_files(journeys: Sequence[Journey]) -> list[PlannedFile]:
+    """One plan for all the way: each file goes straight from what it should be now to what it is in the end."""
+    planned: dict[str, PlannedFile] = {}
+    for journey in journeys:
+        for one in plan_restore(_accesses_of(journey.back), direction="undo"):
+            _go_on(planned, one)
+        for one in plan_restore(_accesses_of(journey.forth), direction="redo"):
+            _go_on(planned, one)
+    return list(planned.values())
+
+
+def _go_on(planned: dict[str, PlannedFile], step: PlannedFile) -> None:
+    before = planned.get(step.path)
+    if before is None:
+        planned[step.path] = step
+    elif before.expected == step.wanted:
+        del planned[step.path]
+    else:
+        interfered = before.interfered or step.interfered
+        planned[step.path] = PlannedFile(step.path, before.expected, step.wanted, interfered)
 
 
 def proposals_of_journey(journey: Journey, taken: FilesTaken) -> list[Proposal]:
     """What the log is told: where the session went, then what was put back on the disk."""
     told = [Proposal("file_access", {**change.to_metadata(), "restored": True}) for change in taken.changes]
-    return ([journey.proposal] if journey.proposal is not None else []) + told
+    return [journey.proposal, *told]
 
 
 def _accesses_of(events: list[Event]) -> list[FileAccess]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,9 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(params=["memory", "log"])
-def session(request: pytest.FixtureRequest, root: Path) -> Iterator[Session]:
+def session(request: pytest.FixtureRequest, root: Path) -> Session:
     agent = ScriptedAgent([*uses("Read", "c1", "hello", path="a"), *says("it says hello", 2)])
-    yield Session(agent) if request.param == "memory" else EventSourcedSession(agent, root, SESSION_ID)
+    return Session(agent) if request.param == "memory" else EventSourcedSession(agent, root, SESSION_ID)
 
 
 def shown(session: Session) -> list[tuple[Any, ...]]:
@@ -249,6 +248,64 @@ def test_undo_takes_back_what_a_tool_wrote(root: Path, tmp_path: Path) -> None:
     report = again.undo()
     assert (report.restored, [one.path for one in report.conflicts]) == ([], [str(file)])
     assert file.read_text() == "by somebody else"
+
+
+def writes(session: Session, folder: Path, name: str, text: str | None) -> None:
+    """A turn in which a tool writes a file, or with None removes it."""
+    with session.file_tracker(str(folder)).writing(name) as accesses:
+        if text is None:
+            (folder / name).unlink()
+        else:
+            (folder / name).write_text(text)
+    session.agent = ScriptedAgent([StepStarted(1), *(FileAccessed(one.to_metadata()) for one in accesses)])
+    session.chat(f"write {name}")
+
+
+def test_undoing_several_turns_and_redoing_them_walks_the_files_there_and_back(root: Path, tmp_path: Path) -> None:
+    def files() -> dict[str, str]:
+        return {one.name: one.read_text() for one in sorted(folder.iterdir())}
+
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "q").write_text("q0")
+    session = EventSourcedSession(ScriptedAgent([]), root, SESSION_ID)
+    seen = [files()]
+    for name, text in (("q", "q1"), ("p", "p1"), ("q", "q2"), ("p", None)):
+        writes(session, folder, name, text)
+        seen.append(files())
+    for expected in reversed(seen[:-1]):
+        assert session.undo().conflicts == []
+        assert files() == expected
+    session = EventSourcedSession.resume(root, SESSION_ID)
+    for expected in seen[1:3]:
+        assert session.redo().conflicts == []
+        assert files() == expected
+    assert session.undo().conflicts == []
+    assert files() == seen[1]
+    assert session.redo(3).conflicts == []
+    assert files() == seen[-1]
+    assert session.undo(4, dry_run=True).conflicts == []
+    assert files() == seen[-1]
+
+
+def test_a_checkpoint_brings_files_back_by_themselves_and_undo_takes_that_back(root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    session = EventSourcedSession(ScriptedAgent([]), root, SESSION_ID)
+    writes(session, folder, "a", "one")
+    session.checkpoint("one")
+    writes(session, folder, "a", "two")
+    before = session.messages
+    assert session.restore("one", conversation=False).restored == [str(folder / "a")]
+    assert ((folder / "a").read_text(), session.messages) == ("one", before)
+    session.undo()
+    assert ((folder / "a").read_text(), session.messages) == ("two", before)
+    session.restore("one")
+    assert ((folder / "a").read_text(), len(session.messages)) == ("one", 1)
+    session.undo()
+    assert ((folder / "a").read_text(), session.messages) == ("two", before)
+    with pytest.raises(InvalidParams):
+        session.restore("one", conversation=False, files=False)
 
 
 def test_checkpoints_survive_a_restart_and_bring_conversation_and_files_back(root: Path, tmp_path: Path) -> None:
