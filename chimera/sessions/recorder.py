@@ -18,6 +18,7 @@ from chimera.events.event import Event
 from chimera.identifiers import format_timestamp, new_event_id
 from chimera.sessions.eventlog.log import EventLog
 from chimera.sessions.eventlog.writer import NewEvent
+from chimera.sessions.lineage import inherited_events
 from chimera.sessions.proposals import Proposal
 
 __all__ = ["LogRecorder", "MemoryRecorder", "Recorder", "event_of"]
@@ -76,8 +77,10 @@ class LogRecorder(Recorder):
 
     def load(self) -> list[Event]:
         events = list(self.log.replay())
+        inherited = inherited_events(self.log.directory)
+        self._leaf = inherited[-1].id if inherited else None
         self._note(events)
-        return events
+        return [*inherited, *events]
 
     def record(self, proposals: Sequence[Proposal]) -> list[Event]:
         now = format_timestamp(time.time_ns())

@@ -15,7 +15,7 @@ from chimera import errors
 from chimera.errors import ChimeraError
 from chimerad.rpc import parameters, results
 from chimerad.store.batches import AppendOutcome
-from chimerad.store.changes import Created, Purged, Renamed, Restored
+from chimerad.store.changes import Created, Forked, Purged, Renamed, Restored
 from chimerad.store.index.service import Rebuilt
 from chimerad.store.readers import Verified
 
@@ -188,6 +188,14 @@ METHODS: dict[str, Method] = {
             Restored,
             "Bring a session back from the trash.",
             (errors.InvalidId, errors.SessionNotFound, errors.SessionExists, *_DISK),
+        ),
+        Method(
+            "sessions.fork",
+            "sessions",
+            parameters.ForkParams,
+            Forked,
+            "Begin a session that goes on from an event of this one; it refers to its parent and copies nothing.",
+            (*_CHANGE, errors.LogGapError),
         ),
         Method(
             "sessions.subscribe",

@@ -25,6 +25,7 @@ __all__ = [
     "DiscoverParams",
     "FinishParams",
     "FinishedSummary",
+    "ForkParams",
     "GetParams",
     "HelloParams",
     "ListParams",
@@ -265,3 +266,10 @@ class CheckpointRestoreParams(Struct, frozen=True, forbid_unknown_fields=True):
     files: Annotated[bool, Meta(description="what the session's tools wrote since, too")] = True
     dry_run: Annotated[bool, Meta(description="show what would happen, change nothing")] = False
     force: Annotated[bool, Meta(description="overwrite files that others changed; what they held is kept")] = False
+
+
+class ForkParams(Struct, frozen=True, forbid_unknown_fields=True):
+    session_id: SessionId
+    at: Annotated[str | int | None, Meta(description="the event to go on from, by id or seq; none: the leaf")] = None
+    title: Annotated[str | None, Meta(description="what lists show beside it")] = None
+    flavour: Annotated[FlavourName | None, Meta(description="which of the seven it belongs to; none: as before")] = None

@@ -16,8 +16,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from chimera import paths
-from chimera.errors import StorageError
+from chimera.errors import MalformedSummary, NoSummary, StorageError
 from chimera.events.chain import CHAIN_START
+from chimera.events.event import Event
+from chimera.flavours import origin_of
 from chimera.identifiers import check_session_id, new_session_id
 from chimera.sessions.eventlog.locks import SessionLock
 from chimera.sessions.eventlog.reader import read_log
@@ -29,7 +31,7 @@ from chimerad.store.open_sessions import OpenSession, session_not_found
 from chimerad.store.registry import SessionRegistry
 from chimerad.store.trash import TrashItem
 
-__all__ = ["Changes", "Created", "Purged", "Renamed", "Restored"]
+__all__ = ["Changes", "Created", "Forked", "Purged", "Renamed", "Restored"]
 
 Result = TypeVar("Result")
 
@@ -38,6 +40,13 @@ class Created(msgspec.Struct):
     session_id: str
     path: str
     generation: str
+
+
+class Forked(msgspec.Struct):
+    session_id: str
+    path: str
+    generation: str
+    parent_session: str
 
 
 class Renamed(msgspec.Struct):
@@ -115,6 +124,41 @@ class Changes:
             path, generation = await self._on_disk(make)
         self._touched(chosen)
         return Created(chosen, path, generation)
+
+    async def fork(
+        self, parent_id: str, at: Event, path: list[Event], title: str | None, flavour: str | None
+    ) -> Forked:
+        """A new session that goes on from an event of another one; ``path`` leads there. Nothing is copied.
+
+        Raises:
+            InvalidParams, LogGapError, NoSpace, StorageError.
+        """
+        from chimera.sessions.lineage import link_blobs, point_at
+
+        parent = self._folder(parent_id)
+        chosen_flavour = flavour or origin_of(parent_id) or "mink"
+        chosen = new_session_id(chosen_flavour)
+
+        def make() -> tuple[str, str]:
+            prompt, model, cwd = _facts_of(parent)
+            return lifecycle.create_session(
+                self._root,
+                chosen,
+                flavour=chosen_flavour,
+                prompt=prompt,
+                title=title,
+                model=model,
+                cwd=cwd,
+                layout=None,
+                tags=[],
+                parent=point_at(parent, at),
+                fill=lambda beside: link_blobs(parent, path, beside),
+            )
+
+        async with self._registry.hold(chosen):
+            folder, generation = await self._on_disk(make)
+        self._touched(chosen)
+        return Forked(chosen, folder, generation, parent_id)
 
     async def finish(self, session_id: str, result: dict[str, Any]) -> dict[str, object]:
         """Write how a session ended; returns its summary.
@@ -216,3 +260,12 @@ class Changes:
             raise StorageError(f"a file vanished while it was used ({error.filename}); try again") from error
         except OSError as error:
             raise storage_failure(error, "look at the session before you try again") from error
+
+
+def _facts_of(folder: str) -> tuple[str, str, str]:
+    """Prompt, model and working folder, as the session's summary has them."""
+    try:
+        _, view = read_summary(folder)
+    except (NoSummary, MalformedSummary):
+        return "", "", ""
+    return view.prompt, view.model, view.cwd

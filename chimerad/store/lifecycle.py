@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from chimera import durable, paths
 from chimera.errors import InvalidParams, MalformedSummary, NoSummary, SessionExists
@@ -20,6 +23,9 @@ from chimera.sessions.eventlog.layouts import LAYOUTS
 from chimera.sessions.eventlog.reader import read_log
 from chimera.sessions.summary import encode_summary, microdollars, new_summary, read_summary, with_title
 from chimerad.store import ledger
+
+if TYPE_CHECKING:
+    from chimera.sessions.lineage import ForkPoint
 
 __all__ = [
     "change_summary",
@@ -46,10 +52,13 @@ def create_session(
     cwd: str,
     layout: str | None,
     tags: list[str],
+    parent: ForkPoint | None = None,
+    fill: Callable[[str], None] | None = None,
 ) -> tuple[str, str]:
     """Make a session's folder with its first summary; returns its path and generation.
 
-    A folder of that id without events is taken to be the same call again.
+    A folder of that id without events is taken to be the same call again. ``fill`` puts more into the folder before
+    anybody can see it.
 
     Raises:
         InvalidParams: no such flavour or layout. SessionExists: with events in it. OSError: nothing was made.
@@ -75,10 +84,14 @@ def create_session(
         tags=tags,
         generation=generation,
     )
+    if parent is not None:
+        summary["parent_session"] = msgspec.to_builtins(parent)
     beside = os.path.join(root, f"{_BESIDE}{os.urandom(8).hex()}")
     try:
         durable.make_folder(beside)
         durable.create_file(paths.summary_path(beside), encode_summary(summary))
+        if fill is not None:
+            fill(beside)
         durable.move(beside, folder)
     except OSError:
         shutil.rmtree(beside, ignore_errors=True)

@@ -174,16 +174,21 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 def _read_under_lock(folder: str, session_id: str, lock: SessionLock) -> OpenSession:
-    generation, layout, reopens = None, None, False
+    generation, layout, reopens, forked = None, None, False, False
     try:
         _, view = read_summary(folder)
         generation, layout, reopens = view.generation, view.layout, view.recovered
+        forked = view.parent_session is not None
     except (NoSummary, MalformedSummary):
         pass  # a folder that others made, or one that lost its summary, can be appended to all the same
     if layout is None:
         flavour = FLAVOURS.get(origin_of(session_id))
         layout = flavour.layout if flavour else "jsonl"
     writer = SessionWriter.open(folder, session_id, layout if layout != "packed" else "jsonl")
+    if forked:
+        from chimera.sessions.lineage import inherit
+
+        inherit(writer)
     if writer.seq or generation is None:
         # others may have written what is there and never synced it: nothing that we answer for may hang behind it
         durable.sync_folder(os.path.dirname(folder))

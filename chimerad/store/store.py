@@ -116,7 +116,7 @@ class Store:
             touched=self._touched,
             moved=self._subscriptions.interrupt,
         )
-        self.create, self.finish = changes.create, changes.finish
+        self.create, self.finish, self.fork = changes.create, changes.finish, changes.fork
         self.rename, self.tag, self.pin = changes.rename, changes.tag, changes.pin
         self.delete, self.restore = changes.delete, changes.restore
         self.trash_list, self.trash_purge = changes.trash_list, changes.trash_purge

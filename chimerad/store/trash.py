@@ -8,6 +8,7 @@ Blocking: runs in a thread, under the lane. Knows no index and no open session.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import time
@@ -15,11 +16,14 @@ import time
 import msgspec
 
 from chimera import durable, paths
-from chimera.errors import InvalidId, MalformedSummary, NoSummary, SessionExists, SessionNotFound
+from chimera.errors import InvalidId, LogGapError, MalformedSummary, NoSummary, SessionExists, SessionNotFound
 from chimera.identifiers import MAX_SESSION_ID_BYTES, check_session_id, epoch_microseconds, format_timestamp
+from chimera.sessions.lineage import forks_by_parent, keep_inherited
 from chimera.sessions.summary import read_summary
 from chimerad.store import ledger
 from chimerad.store.open_sessions import session_not_found
+
+log = logging.getLogger(__name__)
 
 _PURGING = ".purging-"
 
@@ -113,14 +117,25 @@ def purge(root: str, older_than_seconds: float | None, trash_id: str | None) -> 
     if older_than_seconds is not None:
         newest = (time.time() - older_than_seconds) * 1e6
         items = [item for item in items if epoch_microseconds(item.deleted_at) <= newest]
+    forks = forks_by_parent(root) if items else {}
     for item in items:
         folder = _folder_path(root, item.trash_id)
+        _let_children_keep(forks.get(item.session_id, []))
         ledger.note(root, "purge", item.session_id, trash_id=item.trash_id, summary=_cost_facts(folder))
         doomed = os.path.join(paths.trash_folder(root), f"{_PURGING}{item.trash_id}")
         durable.move(folder, doomed)
         durable.remove_file(_manifest_path(root, item.trash_id))
         shutil.rmtree(doomed)
     return [item.trash_id for item in items], sum(item.bytes for item in items)
+
+
+def _let_children_keep(children: list[str]) -> None:
+    """Before a parent is no more, each child takes what it inherits into its own folder."""
+    for child in children:
+        try:
+            keep_inherited(child)
+        except LogGapError as error:  # it has lost its parent already, or was forked from one of the same name
+            log.warning("a forked session cannot take what it inherits: %s", error.message)
 
 
 def clean_trash(root: str) -> None:

@@ -25,6 +25,7 @@ from chimera.identifiers import format_timestamp
 from chimera.sessions.event_tree import EventTree
 from chimera.sessions.eventlog.writer import NewEvent
 from chimera.sessions.history import History
+from chimera.sessions.lineage import inherited_events
 from chimera.sessions.proposals import Proposal
 from chimera.sessions.recorder import Recorder, event_of
 from chimerad.store.batches import AppendCall, AppendOutcome, OneAnswer
@@ -107,7 +108,9 @@ class Trees:
         generation, head_seq = await self._readers.head(session_id)
         kept = self._kept.get(session_id)
         if kept is None or kept.generation != generation or kept.head_seq > head_seq:
-            kept = self._kept[session_id] = _Kept(EventTree(), generation)
+            folder = paths.session_folder(self._root, session_id)
+            inherited = await self._loop.run_in_executor(self._threads, inherited_events, folder)
+            kept = self._kept[session_id] = _Kept(EventTree(inherited), generation)
         self._kept.move_to_end(session_id)
         while kept.head_seq < head_seq:
             rows, page_generation, _ = await self._readers.page(session_id, kept.head_seq + 1, PAGE_EVENTS, PAGE_BYTES)

@@ -124,6 +124,7 @@ def test_every_real_result_has_the_members_and_types_of_the_contract(daemon: Run
         call("context.undo", **session)
         call("context.redo", **session)
         call("checkpoints.restore", **session, name="point")
+        call("sessions.fork", **session)
         call("daemon.status")
         call("index.rebuild")
         trashed = call("sessions.delete", **session)

@@ -289,6 +289,10 @@ class EventLog:
         if writer is None or self._writer_stamp != _stamp(self.directory) or lock.mark != writer.chain:
             known = writer.seq if writer is not None else 0
             writer = self._writer = SessionWriter.open(self.directory, self.session_id, self._layout)
+            if os.path.exists(paths.summary_path(self.directory)):
+                from chimera.sessions.lineage import inherit  # it reads logs itself
+
+                inherit(writer)
             if self._fsync != "never":
                 self._build_on(writer, known)
         return writer

@@ -144,6 +144,7 @@ class SessionWriter:
         places: where the written events lie.
         size: bytes in ``events.jsonl`` that are ours to append behind.
         run: what was numbered since :meth:`end_run`; None while that is nothing.
+        inherited: ids of the events of the session that this one was forked from; any of them can be a parent.
     """
 
     def __init__(self, session_id: str, reading: LogReading, layout_name: str) -> None:
@@ -159,6 +160,7 @@ class SessionWriter:
         self.first_chain = reading.records[0].chain if reading.records else None
         self.size = 0 if self.layout.one_file_an_event else _size_of(os.path.join(reading.folder, LINES_FILE))
         self._ids: dict[str, int] = {record.event_id: record.seq for record in reading.records}
+        self.inherited: frozenset[str] = frozenset()
         self.run: Run | None = None
         self._unwritten: deque[Run] = deque()
 
@@ -177,6 +179,12 @@ class SessionWriter:
             reading = read_log(folder)
         layout = reading.layout if reading.layout in ("jsonl", "typed", "ids") else new_layout
         return cls(session_id, reading, layout)
+
+    def inherit(self, event_ids: frozenset[str], leaf_id: str) -> None:
+        """This is a forked session: its first event follows ``leaf_id``."""
+        self.inherited = event_ids
+        if self.seq == 0:
+            self.leaf_id = leaf_id
 
     def number(self, events: list[NewEvent], expect_seq: int | None, now: str) -> AppendOutcome:
         """Give checked events their numbers, ids, parents and chain; the head and :attr:`run` grow. All or nothing.
@@ -291,7 +299,8 @@ class SessionWriter:
         for event in events:
             parent_id = event.parent_id
             given = parent_id is not UNSET and parent_id is not None
-            if given and parent_id not in self._ids and parent_id not in earlier:
+            known = parent_id in self._ids or parent_id in earlier or parent_id in self.inherited
+            if given and not known:
                 raise InvalidParams(
                     f"parent_id {parent_id!r} names no earlier event of this session; "
                     "give the id of one that is there, or leave parent_id out"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
@@ -12,6 +13,10 @@ from chimerad.rpc import parameters
 from chimerad.rpc.context import CallContext, Handler
 from chimerad.store.batches import AppendCall, AppendOutcome, OneAnswer
 from chimerad.store.index.queries import ListQuery
+
+if TYPE_CHECKING:
+    from chimera.events.event import Event
+    from chimera.sessions.history import History
 
 __all__ = ["HANDLERS"]
 
@@ -87,6 +92,16 @@ async def restore(context: CallContext, asked: parameters.RestoreParams) -> obje
     return await context.daemon.store.restore(asked.trash_id)
 
 
+async def fork(context: CallContext, asked: parameters.ForkParams) -> object:
+    def find(history: History) -> list[Event]:
+        return history.tree.path(_event_at(history, asked.at))
+
+    path = await context.daemon.store.trees.work(asked.session_id, find)
+    if not path:
+        raise InvalidParams("the session has no events yet; there is nothing to go on from")
+    return await context.daemon.store.fork(asked.session_id, path[-1], path, asked.title, asked.flavour)
+
+
 async def subscribe(context: CallContext, asked: parameters.SubscribeParams) -> dict[str, object]:
     made = await context.daemon.store.subscribe(asked.session_id, asked.since, context.sink)
     context.after_reply.append(made.start)
@@ -99,6 +114,16 @@ async def unsubscribe(context: CallContext, asked: parameters.UnsubscribeParams)
 
 async def verify(context: CallContext, asked: parameters.VerifyParams) -> object:
     return await context.daemon.store.verify(asked.session_id)
+
+
+def _event_at(history: History, at: str | int | None) -> str | None:
+    """The id of an event given by id or by its number in the session; None for the leaf."""
+    if not isinstance(at, int):
+        return at
+    for event in reversed(history.events):
+        if event.seq == at:
+            return event.id
+    raise InvalidParams(f"the session has no event {at}; give the seq or the id of one that is there")
 
 
 def _started_after(since: str) -> int:
@@ -123,6 +148,7 @@ HANDLERS: dict[str, Handler] = {
     "sessions.pin": pin,
     "sessions.delete": delete,
     "sessions.restore": restore,
+    "sessions.fork": fork,
     "sessions.subscribe": subscribe,
     "sessions.unsubscribe": unsubscribe,
     "sessions.verify": verify,
