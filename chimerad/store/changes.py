@@ -125,10 +125,8 @@ class Changes:
         self._touched(chosen)
         return Created(chosen, path, generation)
 
-    async def fork(
-        self, parent_id: str, at: Event, path: list[Event], title: str | None, flavour: str | None
-    ) -> Forked:
-        """A new session that goes on from an event of another one; ``path`` leads there. Nothing is copied.
+    async def fork(self, parent_id: str, path: list[Event], title: str | None, flavour: str | None) -> Forked:
+        """A new session that goes on from the end of a path through another one. Nothing is copied.
 
         Raises:
             InvalidParams, LogGapError, NoSpace, StorageError.
@@ -151,7 +149,7 @@ class Changes:
                 cwd=cwd,
                 layout=None,
                 tags=[],
-                parent=point_at(parent, at),
+                parent=point_at(parent, path[-1]),
                 fill=lambda beside: link_blobs(parent, path, beside),
             )
 

@@ -99,7 +99,7 @@ async def fork(context: CallContext, asked: parameters.ForkParams) -> object:
     path = await context.daemon.store.trees.work(asked.session_id, find)
     if not path:
         raise InvalidParams("the session has no events yet; there is nothing to go on from")
-    return await context.daemon.store.fork(asked.session_id, path[-1], path, asked.title, asked.flavour)
+    return await context.daemon.store.fork(asked.session_id, path, asked.title, asked.flavour)
 
 
 async def subscribe(context: CallContext, asked: parameters.SubscribeParams) -> dict[str, object]:
