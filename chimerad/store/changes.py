@@ -21,6 +21,7 @@ from chimera.events.chain import CHAIN_START
 from chimera.events.event import Event
 from chimera.flavours import origin_of
 from chimera.identifiers import check_session_id, new_session_id
+from chimera.sessions.creation import create_session
 from chimera.sessions.eventlog.locks import SessionLock
 from chimera.sessions.eventlog.reader import read_log
 from chimera.sessions.summary import read_summary
@@ -108,7 +109,7 @@ class Changes:
         chosen = new_session_id(flavour) if session_id is None else check_session_id(session_id)
 
         def make() -> tuple[str, str]:
-            return lifecycle.create_session(
+            return create_session(
                 self._root,
                 chosen,
                 flavour=flavour,
@@ -139,7 +140,7 @@ class Changes:
 
         def make() -> tuple[str, str]:
             prompt, model, cwd = _facts_of(parent)
-            return lifecycle.create_session(
+            return create_session(
                 self._root,
                 chosen,
                 flavour=chosen_flavour,

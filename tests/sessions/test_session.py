@@ -343,3 +343,17 @@ def test_a_fork_has_the_conversation_and_goes_its_own_way(session: Session) -> N
     assert shown(session) == TURN
     assert child.parent_id == session.session_id
     assert child.state.branch == "try"
+
+
+def test_a_journalled_fork_is_journalled_and_resumes(root: Path, tmp_path: Path) -> None:
+    session = EventSourcedSession(ScriptedAgent(says("yes")), root, SESSION_ID)
+    session.chat("one")
+    child = session.fork("try")
+    child.chat("two")
+    session.chat("three")
+    again = EventSourcedSession.resume(root, child.session_id)
+    assert [one.content for one in again.messages] == ["one", "yes", "two", "yes"]
+    assert (again.state.branch, child.parent_id) == ("try", SESSION_ID)
+    grandchild = again.fork()
+    assert [one.content for one in grandchild.messages] == ["one", "yes", "two", "yes"]
+    assert len(EventLog(root / grandchild.session_id).get_since(0)) == 0

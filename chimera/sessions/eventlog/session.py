@@ -12,10 +12,16 @@ from typing import Any, Self
 
 from chimera import paths
 from chimera.blobs import BlobStore
+from chimera.client.blocking import Client
 from chimera.compaction import CompactionStrategy
 from chimera.errors import InvalidParams, SessionNotFound
+from chimera.events.event import Event
+from chimera.flavours import origin_of
 from chimera.identifiers import check_session_id, new_session_id
+from chimera.sessions.creation import create_session
+from chimera.sessions.eventlog.locks import living_owner
 from chimera.sessions.eventlog.log import EventLog, Fsync
+from chimera.sessions.lineage import link_blobs, point_at
 from chimera.sessions.proposals import propose_switch
 from chimera.sessions.recorder import LogRecorder
 from chimera.sessions.session import Session
@@ -101,6 +107,44 @@ class EventSourcedSession(Session):
             raise InvalidParams(f"the log has no event with index {up_to_index}; it holds 0 to {len(events) - 1}")
         session._history.record(propose_switch(session._history.tree, events[up_to_index].id))
         return session
+
+    def fork(self, name: str | None = None) -> EventSourcedSession:
+        """A journalled child that goes on from here, on a branch ``name``; it refers to this log and copies nothing.
+
+        Raises:
+            InvalidParams: the session has no events yet.
+        """
+        path = self._history.tree.path()
+        if not path:
+            raise InvalidParams("the session has no events yet; there is nothing to go on from")
+        root = os.path.dirname(self.log.directory)
+        child = EventSourcedSession(self.agent, root, self._make_child(root, path), storage=self.storage)
+        child.parent_id = self.session_id
+        if name is not None:
+            child.branch(name)
+        return child
+
+    def _make_child(self, root: str, path: list[Event]) -> str:
+        """The id of the new session; a daemon that owns the root makes it, for the root is its own."""
+        owner = living_owner(root)
+        if owner is not None:
+            with Client(socket_path=owner.socket, start=False) as client:
+                return str(client.call("sessions.fork", session_id=self.session_id, at=path[-1].id)["session_id"])
+        child_id = new_session_id(origin_of(self.session_id) or "mink")
+        create_session(
+            root,
+            child_id,
+            flavour=origin_of(self.session_id) or "mink",
+            prompt="",
+            title=None,
+            model=self.state.model,
+            cwd="",
+            layout="jsonl",
+            tags=[],
+            parent=point_at(self.log.directory, path[-1]),
+            fill=lambda beside: link_blobs(self.log.directory, path, beside),
+        )
+        return child_id
 
 
 def folder_of(log_dir: str | Path | None, session_id: str) -> str:
