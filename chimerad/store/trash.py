@@ -18,7 +18,6 @@ import msgspec
 from chimera import durable, paths
 from chimera.errors import InvalidId, LogGapError, MalformedSummary, NoSummary, SessionExists, SessionNotFound
 from chimera.identifiers import MAX_SESSION_ID_BYTES, check_session_id, epoch_microseconds, format_timestamp
-from chimera.sessions.lineage import forks_by_parent, keep_inherited
 from chimera.sessions.summary import read_summary
 from chimerad.store import ledger
 from chimerad.store.open_sessions import session_not_found
@@ -117,10 +116,9 @@ def purge(root: str, older_than_seconds: float | None, trash_id: str | None) -> 
     if older_than_seconds is not None:
         newest = (time.time() - older_than_seconds) * 1e6
         items = [item for item in items if epoch_microseconds(item.deleted_at) <= newest]
-    forks = forks_by_parent(root) if items else {}
+    _let_children_keep(root, {item.session_id for item in items})
     for item in items:
         folder = _folder_path(root, item.trash_id)
-        _let_children_keep(forks.get(item.session_id, []))
         ledger.note(root, "purge", item.session_id, trash_id=item.trash_id, summary=_cost_facts(folder))
         doomed = os.path.join(paths.trash_folder(root), f"{_PURGING}{item.trash_id}")
         durable.move(folder, doomed)
@@ -129,8 +127,11 @@ def purge(root: str, older_than_seconds: float | None, trash_id: str | None) -> 
     return [item.trash_id for item in items], sum(item.bytes for item in items)
 
 
-def _let_children_keep(children: list[str]) -> None:
-    """Before a parent is no more, each child takes what it inherits into its own folder."""
+def _let_children_keep(root: str, parents: set[str]) -> None:
+    """Before parents are no more, each child takes what it inherits into its own folder."""
+    from chimera.sessions.lineage import forks_by_parent, keep_inherited  # a daemon starts sooner without it
+
+    children = [child for parent, forks in forks_by_parent(root).items() if parent in parents for child in forks]
     for child in children:
         try:
             keep_inherited(child)
