@@ -1,10 +1,11 @@
 """A session's events with the tree over them, and the state at the leaf, kept in step with what is recorded.
 
-Knows how to go on, not what a turn is. One thread at a time.
+Knows how to go on, not what a turn is. What several threads record comes one behind the other.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 from chimera.events.event import Event
@@ -33,6 +34,7 @@ class History:
         self.recorder = recorder
         self.tree = EventTree(recorder.load()) if tree is None else tree
         self._state: SessionState | None = None
+        self._turn = threading.RLock()
 
     @property
     def events(self) -> list[Event]:
@@ -41,17 +43,19 @@ class History:
     @property
     def state(self) -> SessionState:
         """The session at its leaf; made when it is asked for, once for each change."""
-        if self._state is None:
-            self._state = state_of(self.tree)
-        return self._state
+        with self._turn:
+            if self._state is None:
+                self._state = state_of(self.tree)
+            return self._state
 
     def record(self, *proposals: Proposal) -> list[Event]:
         """Keep these, all or none; returns what is new, which may hold events of others before them."""
         return self.record_all(proposals)
 
     def record_all(self, proposals: Sequence[Proposal]) -> list[Event]:
-        added = self.recorder.record(proposals)
-        for event in added:
-            self.tree.add(event)
-        self._state = None
-        return added
+        with self._turn:
+            added = self.recorder.record(proposals)
+            for event in added:
+                self.tree.add(event)
+            self._state = None
+            return added

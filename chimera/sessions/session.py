@@ -372,11 +372,12 @@ class Session:
                 self._running = None
             if self.storage is not None:
                 self.save()
-        await self._make_room(None)
+        if await self._make_room(None) and self.storage is not None:
+            self.save()
         yield TurnEnded(journal.turn_id, state, journal.output)
 
-    async def _make_room(self, step: StepEnded | None) -> None:
-        """Compact when the window is full, at the end of a turn already when it is nearly so.
+    async def _make_room(self, step: StepEnded | None) -> bool:
+        """Compact when the window is full, at the end of a turn already when it is nearly so; whether it was done.
 
         A summary that cannot be had leaves its ``error`` event and the context as it is.
         """
@@ -384,14 +385,16 @@ class Session:
         if step is not None and step.usage.get("input_tokens"):
             self._usage = Usage(step.usage["input_tokens"], len(messages))
         if not self._auto_compact or not self.window:
-            return
+            return False
         threshold = ThresholdCompaction(self._compaction)
         if step is not None and threshold.level(count_tokens(messages, self._usage), self.window) != HARD:
-            return
+            return False
         with suppress(CompactionFailed):
             plan, _ = await past.compact(self._history, threshold, window=self.window, force=False)
             if plan is not None:
                 self._usage = None
+                return True
+        return False
 
     def _take(self, journal: TurnJournal, event: LoopEvent) -> None:
         with self._lock:

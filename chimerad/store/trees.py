@@ -34,6 +34,9 @@ from chimerad.store.readers import Readers
 __all__ = ["Trees"]
 
 TREES_KEPT = 8
+EVENTS_KEPT = 200_000
+"""Of all trees together; an event takes about as much memory as its bytes twice over."""
+
 PAGE_EVENTS = 5000
 PAGE_BYTES = 8 * 1024 * 1024
 TRIES = 20
@@ -129,7 +132,7 @@ class Trees:
         return kept
 
     def _trim(self) -> None:
-        while len(self._kept) > TREES_KEPT:
+        while len(self._kept) > TREES_KEPT or sum(len(one.tree.events) for one in self._kept.values()) > EVENTS_KEPT:
             self._kept.popitem(last=False)
         for session_id in [one for one, lock in self._turns.items() if not lock.locked() and one not in self._kept]:
             del self._turns[session_id]
