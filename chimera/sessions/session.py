@@ -6,13 +6,12 @@ Knows no socket, no provider and no terminal.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncGenerator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any
 
 from chimera import paths
 from chimera.agent.loop_events import LoopEvent, StepEnded, StepStarted, TurnEnded, TurnStarted
@@ -31,6 +30,7 @@ from chimera.core.todos import TodoTool
 from chimera.errors import CompactionFailed, InvalidParams, NotPermitted, SessionNotFound, TurnRunning
 from chimera.identifiers import check_session_id, new_session_id
 from chimera.sessions import past
+from chimera.sessions.blocking import run_blocking
 from chimera.sessions.history import History
 from chimera.sessions.messages import Message
 from chimera.sessions.proposals import Proposal, propose_branch, propose_switch
@@ -41,8 +41,6 @@ from chimera.sessions.stored import proposals_of, stored_of
 from chimera.sessions.turn import TurnJournal, close_open_turn
 
 __all__ = ["Session"]
-
-Result = TypeVar("Result")
 
 
 class Session:
@@ -151,7 +149,7 @@ class Session:
             NotPermitted: the agent cannot run turns.
             Exception: whatever the agent's loop raised, after the turn was closed as failed.
         """
-        return _run(self._chat(message))
+        return run_blocking(self._chat(message))
 
     async def iter_chat(self, message: str) -> AsyncGenerator[LoopEvent, None]:
         """As :meth:`chat`, event by event; each is in the log before it is given.
@@ -272,7 +270,7 @@ class Session:
             work = past.compact(
                 self._history, self._compaction, window=self.window, instructions=instructions, dry_run=dry_run
             )
-            return _run(work)[0]
+            return run_blocking(work)[0]
 
     # -- what its tools use
 
@@ -409,26 +407,3 @@ def _configured_storage() -> SessionStorage:
     from chimera.sessions.storage.file import FileSessionStorage
 
     return FileSessionStorage()
-
-
-def _run(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run to the end, also where this thread's event loop is busy already."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    found: list[Result] = []
-    failed: list[BaseException] = []
-
-    def target() -> None:
-        try:
-            found.append(asyncio.run(work))
-        except BaseException as error:  # noqa: BLE001 - raised again in the thread that asked
-            failed.append(error)
-
-    thread = threading.Thread(target=target, name="session-chat")
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
-    return found[0]
