@@ -1,7 +1,7 @@
 """What a running turn tells, step by step, and what a session needs of an agent. Types alone.
 
-A turn is a stream of these events. The session journals each before it hands it on, so whatever a consumer has seen
-is in the log.
+A turn is a stream of these events. The session journals each before it hands it on, but for streamed text, which it
+keeps with what comes after it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Asynchronous work for callers that wait for it, also where an event loop is busy in their thread. Knows no session."""
+"""Asynchronous work for callers that wait for it, even where their thread runs an event loop. Knows no session."""
 
 from __future__ import annotations
 

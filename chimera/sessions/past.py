@@ -13,7 +13,7 @@ from msgspec import UNSET
 
 from chimera.blobs import BlobStore
 from chimera.checkpoints import Journey, propose_checkpoint, propose_redo, propose_restore, propose_undo
-from chimera.compaction import CompactionPlan, CompactionRequest, CompactionStrategy
+from chimera.compaction import CompactionPlan, CompactionRequest, CompactionStrategy, Usage
 from chimera.errors import ChimeraError, InvalidParams
 from chimera.events.event import Event
 from chimera.file_restore import Conflict
@@ -102,6 +102,7 @@ async def compact(
     strategy: CompactionStrategy,
     *,
     window: int = 0,
+    usage: Usage | None = None,
     instructions: str | None = None,
     dry_run: bool = False,
     force: bool = True,
@@ -115,6 +116,7 @@ async def compact(
     request = CompactionRequest(
         messages=state.messages,
         window=window,
+        usage=usage,
         instructions=instructions,
         read_files=state.files_read,
         modified_files=state.files_modified,

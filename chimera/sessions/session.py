@@ -27,6 +27,7 @@ from chimera.compaction import (
 )
 from chimera.core.file_tracker import FileTracker
 from chimera.core.todos import TodoTool
+from chimera.durable import make_folder
 from chimera.errors import CompactionFailed, InvalidParams, NotPermitted, SessionNotFound, TurnRunning
 from chimera.identifiers import check_session_id, new_session_id
 from chimera.sessions import past
@@ -152,7 +153,8 @@ class Session:
         return run_blocking(self._chat(message))
 
     async def iter_chat(self, message: str) -> AsyncGenerator[LoopEvent, None]:
-        """As :meth:`chat`, event by event; each is in the log before it is given.
+        """As :meth:`chat`, event by event; each is in the log before it is given, but for streamed text, which is kept
+        with what comes after it.
 
         Closing the generator interrupts the turn.
         """
@@ -283,7 +285,9 @@ class Session:
     @property
     def blobs(self) -> BlobStore:
         """Where it is kept what files were."""
-        return BlobStore(paths.blobs_folder(os.path.join(paths.home(), "sessions", self._session_id)))
+        folder = os.path.join(paths.home(), "sessions", self._session_id)
+        make_folder(folder)
+        return BlobStore(paths.blobs_folder(folder))
 
     def file_tracker(self, cwd: str) -> FileTracker:
         """For tools that read and write files below ``cwd``; carries on with the session's lists."""
@@ -388,7 +392,7 @@ class Session:
         if step is not None and threshold.level(count_tokens(messages, self._usage), self.window) != HARD:
             return False
         with suppress(CompactionFailed):
-            plan, _ = await past.compact(self._history, threshold, window=self.window, force=False)
+            plan, _ = await past.compact(self._history, threshold, window=self.window, usage=self._usage, force=False)
             if plan is not None:
                 self._usage = None
                 return True

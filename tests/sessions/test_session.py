@@ -353,7 +353,18 @@ def test_a_journalled_fork_is_journalled_and_resumes(root: Path, tmp_path: Path)
     session.chat("three")
     again = EventSourcedSession.resume(root, child.session_id)
     assert [one.content for one in again.messages] == ["one", "yes", "two", "yes"]
-    assert (again.state.branch, child.parent_id) == ("try", SESSION_ID)
+    assert (again.state.branch, again.parent_id) == ("try", SESSION_ID)
     grandchild = again.fork()
     assert [one.content for one in grandchild.messages] == ["one", "yes", "two", "yes"]
     assert len(EventLog(root / grandchild.session_id).get_since(0)) == 0
+
+
+def test_a_session_without_a_log_keeps_files_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHIMERA_HOME", str(tmp_path / "home"))
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "a").write_text("before")
+    session = Session(ScriptedAgent([]))
+    writes(session, folder, "a", "after")
+    assert session.undo().restored == [str(folder / "a")]
+    assert (folder / "a").read_text() == "before"

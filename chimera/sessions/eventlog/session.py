@@ -21,7 +21,7 @@ from chimera.identifiers import check_session_id, new_session_id
 from chimera.sessions.creation import create_session
 from chimera.sessions.eventlog.locks import living_owner
 from chimera.sessions.eventlog.log import EventLog, Fsync
-from chimera.sessions.lineage import link_blobs, point_at
+from chimera.sessions.lineage import fork_point_of, link_blobs, point_at
 from chimera.sessions.proposals import propose_switch
 from chimera.sessions.recorder import LogRecorder
 from chimera.sessions.session import Session
@@ -56,6 +56,8 @@ class EventSourcedSession(Session):
     ) -> None:
         chosen = new_session_id("mink") if session_id is None else check_session_id(session_id)
         self.log = EventLog(folder_of(log_dir, chosen), fsync=fsync)
+        self._fsync: Fsync = fsync
+        point = fork_point_of(self.log.directory)
         super().__init__(
             agent,
             storage,
@@ -63,6 +65,7 @@ class EventSourcedSession(Session):
             auto_compact=auto_compact,
             compaction=compaction,
             recorder=LogRecorder(self.log),
+            parent_id=point.session_id if point is not None else None,
         )
 
     @property
@@ -77,6 +80,8 @@ class EventSourcedSession(Session):
         agent: Any = None,
         *,
         storage: SessionStorage | None = None,
+        auto_compact: bool = True,
+        compaction: CompactionStrategy | None = None,
         fsync: Fsync = "event",
     ) -> Self:
         """The session as its log tells; a turn that its program did not end is closed as interrupted.
@@ -88,7 +93,15 @@ class EventSourcedSession(Session):
         folder = folder_of(log_dir, check_session_id(session_id))
         if not os.path.isdir(folder):
             raise SessionNotFound(f"session not found: {session_id}; there is no folder {folder}")
-        session = cls(agent, folder, session_id, storage=storage, fsync=fsync)
+        session = cls(
+            agent,
+            folder,
+            session_id,
+            storage=storage,
+            auto_compact=auto_compact,
+            compaction=compaction,
+            fsync=fsync,
+        )
         close_open_turn(session._history)
         return session
 
@@ -102,10 +115,12 @@ class EventSourcedSession(Session):
             InvalidParams: there is no such event. SessionNotFound, LogGapError.
         """
         session = cls.resume(log_dir, session_id, agent, fsync=fsync)
-        events = session._history.events
-        if not 0 <= up_to_index < len(events):
-            raise InvalidParams(f"the log has no event with index {up_to_index}; it holds 0 to {len(events) - 1}")
-        session._history.record(propose_switch(session._history.tree, events[up_to_index].id))
+        if not 0 <= up_to_index <= session.log.last_index:
+            raise InvalidParams(
+                f"the log has no event with index {up_to_index}; it holds 0 to {session.log.last_index}"
+            )
+        event = session.log.get_by_index(up_to_index)
+        session._history.record(propose_switch(session._history.tree, event.id))
         return session
 
     def fork(self, name: str | None = None) -> EventSourcedSession:
@@ -118,8 +133,15 @@ class EventSourcedSession(Session):
         if not path:
             raise InvalidParams("the session has no events yet; there is nothing to go on from")
         root = os.path.dirname(self.log.directory)
-        child = EventSourcedSession(self.agent, root, self._make_child(root, path), storage=self.storage)
-        child.parent_id = self.session_id
+        child = EventSourcedSession(
+            self.agent,
+            root,
+            self._make_child(root, path),
+            storage=self.storage,
+            auto_compact=self._auto_compact,
+            compaction=self._compaction,
+            fsync=self._fsync,
+        )
         if name is not None:
             child.branch(name)
         return child
