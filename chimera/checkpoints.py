@@ -8,8 +8,8 @@ Going somewhere is an event whose parent is that point, so nothing is lost and e
     checkpoint     {name, branch}                                          names the point it stands at
 
 What such a step puts back on the disk follows it as ``file_access`` events with ``restored``: undoing those takes the
-step itself back. Nobody else counts them, for with them the disk is again what the path says. Pure: knows neither disk
-nor log.
+step itself back. Nobody else counts them, for with them the disk is again what the path says; only where the files were
+put back and the conversation stayed they are part of the path's own story. Pure: knows neither disk nor log.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from chimera.sessions.proposals import Proposal, check_name
 
 __all__ = ["Journey", "propose_checkpoint", "propose_redo", "propose_restore", "propose_undo"]
 
-NEW_DEEDS = frozenset({"turn_start", "user_message", "compaction", "switch", "branch", "merge", "agent_result"})
-"""After one of these there is nothing to redo."""
+QUIET = frozenset({"undo", "label", "checkpoint", "steering", "queued", "error", "cancelled", "turn_end"})
+"""Anything but these is a new deed, after which there is nothing to redo."""
 
 
 class Journey(msgspec.Struct):
@@ -166,7 +166,7 @@ def _undone_since_last_deed(events: Sequence[Event]) -> list[Event]:
                 undone.append(event)
             elif undone:
                 undone.pop()
-        elif event.type in NEW_DEEDS:
+        elif event.type not in QUIET and not event.metadata.get("restored"):
             undone.clear()
     return undone
 
@@ -181,8 +181,17 @@ def _since(tree: EventTree, event_id: str) -> list[Event]:
 
 
 def _writes(events: Sequence[Event]) -> list[Event]:
-    """What the session's tools wrote."""
-    return [event for event in events if _is_write(event) and not event.metadata.get("restored")]
+    """What the session's tools wrote, and what was put back under their hands while the conversation stayed."""
+    found = []
+    stayed = False  # the events at hand are those of a restore of files alone
+    for event in events:
+        if _is_write(event) and (stayed or not event.metadata.get("restored")):
+            found.append(event)
+        if event.type == "switch":
+            stayed = event.metadata.get("to") == event.metadata.get("from")
+        elif event.type != "file_access":
+            stayed = False
+    return found
 
 
 def _restored_behind(events: Sequence[Event]) -> list[Event]:

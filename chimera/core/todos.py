@@ -48,12 +48,12 @@ class TodoTool:
         """Be the list of this session, as it is there; without ``persist`` nothing happens."""
         if self.persist:
             self._keeper = keeper
+            self._last_id = keeper.state.last_todo_id
             self._take(keeper.state.todos)
 
     def add(self, task: str) -> Todo:
         """Raises InvalidParams: the task is empty."""
-        if not task.strip():
-            raise InvalidParams("the task is empty; say what is to be done")
+        _require_text(task)
         todo = Todo(self._last_id + 1, task)
         self._change([*self._todos, todo], "add")
         return todo
@@ -70,7 +70,9 @@ class TodoTool:
         self._change([todo for todo in self._todos if todo.id != todo_id], "remove")
 
     def set(self, tasks: list[str]) -> list[Todo]:
-        """Begin anew with these tasks, none of them done."""
+        """Begin anew with these tasks, none of them done. Raises InvalidParams: one is empty."""
+        for task in tasks:
+            _require_text(task)
         first = self._last_id + 1
         self._change([Todo(number, task) for number, task in enumerate(tasks, first)], "set")
         return self.todos
@@ -91,3 +93,8 @@ class TodoTool:
     def _take(self, todos: list[Todo]) -> None:
         self._todos = list(todos)
         self._last_id = max([self._last_id, *(todo.id for todo in todos)])
+
+
+def _require_text(task: str) -> None:
+    if not task.strip():
+        raise InvalidParams("the task is empty; say what is to be done")

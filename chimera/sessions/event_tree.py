@@ -28,6 +28,7 @@ __all__ = ["MAIN_BRANCH", "Branch", "EventTree", "Node"]
 
 MAIN_BRANCH = "main"
 SHOWN_TEXT = 80
+LONGEST_NAME = 1000
 
 
 class Branch(msgspec.Struct):
@@ -218,5 +219,6 @@ def _shown(event: Event) -> str:
 
 
 def _text(event: Event, key: str) -> str:
+    """A name or label, cut where a writer of its own made it longer than any that we make."""
     value = event.metadata.get(key)
-    return value if isinstance(value, str) else ""
+    return value[:LONGEST_NAME] if isinstance(value, str) else ""

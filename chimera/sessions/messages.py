@@ -88,7 +88,9 @@ class _Builder:
 
     def user_message(self, event: Event) -> None:
         self.end_turn()
-        self.messages.append(Message("user", text_of(event.metadata.get("content")), event_id=event.id))
+        synthetic = event.metadata.get("synthetic") is True
+        content = text_of(event.metadata.get("content"))
+        self.messages.append(Message("user", content, event_id=event.id, synthetic=synthetic))
 
     def start_step(self, event: Event) -> None:
         self._close_step()

@@ -351,6 +351,7 @@ class Session:
         with self._lock:
             self._require_rest()
             close_open_turn(self._history)
+            self._attach_todos()  # a fork may have taken the agent's list meanwhile
             journal = self._running = TurnJournal(self._history, message, queued)
             self._cancelled = False
         state, error = "interrupted", None

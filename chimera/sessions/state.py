@@ -53,6 +53,7 @@ class SessionState(msgspec.Struct):
         steering, queue: what was said and not yet taken.
         open_turn: the id of a turn that has no end; None when none is.
         unanswered: its tool calls without a result.
+        last_todo_id: the highest that a task ever had.
     """
 
     leaf: str | None
@@ -69,6 +70,7 @@ class SessionState(msgspec.Struct):
     approvals: list[PendingApproval] = []
     open_turn: str | None = None
     unanswered: list[ToolCall] = []
+    last_todo_id: int = 0
 
 
 def state_of(tree: EventTree, leaf: str | None = None) -> SessionState:
@@ -122,6 +124,8 @@ def read_log(state: SessionState, events: Sequence[Event]) -> None:
             state.open_turn = None
             calls.clear()
             approvals.clear()
+        elif kind == "todo_write":
+            state.last_todo_id = max([state.last_todo_id, *(todo.id for todo in todos_of(event))])
         elif kind == "steering":
             steering[event.id] = PendingMessage(event.id, event.seq, text_of(event.metadata.get("content")))
         elif kind == "queued":

@@ -48,21 +48,22 @@ def proposals_of(stored: StoredSession) -> list[Proposal]:
     ):
         if isinstance(value, str) and value:
             proposals.append(Proposal("state_change", {"kind": kind, "value": value}))
-    for step, message in enumerate(stored.messages, 1):
-        proposals += _of_message(message, step)
     for mode, key in (("read", "files_read"), ("write", "files_modified")):
         paths = facts.get(key)
-        for path in paths if isinstance(paths, list) else []:
-            proposals.append(Proposal("file_access", {"path": path, "mode": mode}))
+        listed = paths if isinstance(paths, list) else []
+        proposals += [Proposal("file_access", {"path": path, "mode": mode}) for path in listed]
     todos = facts.get("todos")
     if isinstance(todos, list) and todos:
         proposals.append(Proposal("todo_write", {"todos": todos, "op": "set"}))
+    for step, message in enumerate(stored.messages, 1):
+        proposals += _of_message(message, step)
     return proposals
 
 
 def _of_message(message: Message, step: int) -> list[Proposal]:
     if message.role == "user":
-        return [Proposal("user_message", {"content": message.content})]
+        said: dict[str, Any] = {"content": message.content}
+        return [Proposal("user_message", {**said, "synthetic": True} if message.synthetic else said)]
     if message.role == "tool":
         result: dict[str, Any] = {"call_id": message.call_id, "result": message.content}
         if message.synthetic:

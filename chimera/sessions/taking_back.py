@@ -1,7 +1,7 @@
 """The files of an undo, a redo or a restored checkpoint: put back first, then told to the log.
 
-In that order a crash in between loses nothing: asked again, the files are found to be as wanted already. What was put
-back is told as ``file_access`` events with ``restored``, for the next step to expect. Knows no log and no tree.
+In that order a crash in between loses nothing: asked again, the files are found to be as wanted already, and that is
+told as if it were done now. It is told as ``file_access`` events with ``restored``. Knows no log and no tree.
 """
 
 from __future__ import annotations
@@ -34,8 +34,11 @@ def take_files(journey: Journey, blobs: BlobStore, *, force: bool = False) -> Fi
     Raises:
         InvalidParams: a ``file_access`` event of the journey cannot be read.
     """
-    report = apply(plan_files([journey]), blobs, force=force)
-    return FilesTaken(report.restored, report.conflicts, report.accesses)
+    plan = plan_files([journey])
+    report = apply(plan, blobs, force=force)
+    as_wanted = set(report.unchanged)
+    already = [FileAccess(one.path, "write", one.expected, one.wanted) for one in plan if one.path in as_wanted]
+    return FilesTaken(report.restored, report.conflicts, [*report.accesses, *already])
 
 
 def preview_files(journeys: Sequence[Journey], blobs: BlobStore) -> FilesTaken:

@@ -120,6 +120,29 @@ class SessionRegistry:
             if not turn.users:
                 del self._turns[session_id]
 
+    @asynccontextmanager
+    async def hold_open(self, session_id: str) -> AsyncIterator[OpenSession]:
+        """As :meth:`hold`, with the session open for writing: whoever holds it hands its calls to the committer itself.
+
+        Raises:
+            SessionNotFound, Locked, Overloaded, StorageError, NoSpace.
+        """
+        async with self.hold(session_id) as held:
+            session = held if held is not None else await self._opened_for_holder(session_id)
+            session.last_used = time.monotonic()
+            yield session
+
+    async def _opened_for_holder(self, session_id: str) -> OpenSession:
+        if len(self.open) + len(self._opening) >= self._most_open and not self._close_longest_idle():
+            raise Overloaded("too many sessions are being written at once; retry in a moment")
+        loop = asyncio.get_running_loop()
+        session = await loop.run_in_executor(self._threads, open_session, self._root, session_id)
+        if self._committer.suspended is not None:  # recovery holds the sessions' locks: nobody may open one
+            session.close()
+            raise storage_failure(self._committer.suspended, "nothing was changed")
+        self.open[session_id] = session
+        return session
+
     async def _still(self, session_id: str) -> OpenSession | None:
         """The held session, with everything submitted before shown; None when it is not open, or gone by now."""
         if session_id in self.open:

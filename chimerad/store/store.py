@@ -297,7 +297,7 @@ class Store:
         if self._trees is None:
             from chimerad.store.trees import Trees
 
-            self._trees = Trees(self.root, self._readers, self.append)
+            self._trees = Trees(self.root, self._readers, hold=self._registry.hold_open, submit=self._committer.submit)
         return self._trees
 
     # -- subscribing

@@ -1,8 +1,8 @@
 """The histories of sessions, for whoever wants to know where a session stands or to move it.
 
-A piece of work gets the session's history in a thread, alone with it; what it records goes through the store, on
-condition that nobody appended meanwhile, or else the work begins anew on what is there now. A few trees are kept and
-extended as their logs grow. Knows no method, and of a session's files its blobs' folder alone.
+A piece of work gets the session's history in a thread; while it adds to it, everybody else's appends wait, so what it
+decided on is what is there. A few trees are kept and extended as their logs grow. Knows no method, and of a session's
+files its blobs' folder alone.
 """
 
 from __future__ import annotations
@@ -10,25 +10,27 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeVar
 
 import msgspec
 
 from chimera import paths
 from chimera.blobs import BlobStore
-from chimera.errors import LogGapError, SeqConflict
+from chimera.errors import LogGapError, ReadOnly
 from chimera.events.check import encode_metadata
 from chimera.events.event import Event
 from chimera.identifiers import format_timestamp
 from chimera.sessions.event_tree import EventTree
-from chimera.sessions.eventlog.writer import NewEvent
+from chimera.sessions.eventlog.writer import NewEvent, check_events
 from chimera.sessions.history import History
 from chimera.sessions.lineage import inherited_events
 from chimera.sessions.proposals import Proposal
 from chimera.sessions.recorder import Recorder, event_of
 from chimerad.store.batches import AppendCall, AppendOutcome, OneAnswer
+from chimerad.store.open_sessions import OpenSession
 from chimerad.store.readers import Readers
 
 __all__ = ["Trees"]
@@ -39,7 +41,7 @@ EVENTS_KEPT = 200_000
 
 PAGE_EVENTS = 5000
 PAGE_BYTES = 8 * 1024 * 1024
-TRIES = 20
+MISSING_NAMED = 1000
 THREADS = 4
 """Of its own: a piece of work waits for appends, which need the store's threads."""
 
@@ -54,12 +56,25 @@ class _Kept(msgspec.Struct):
 
 
 class Trees:
-    """Histories by session."""
+    """Histories by session.
 
-    def __init__(self, root: str, readers: Readers, append: Callable[[list[AppendCall]], None]) -> None:
+    Args:
+        hold: keeps everybody else out of a session and gives it open for writing.
+        submit: queues a call for a session that is held.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        readers: Readers,
+        *,
+        hold: Callable[[str], AbstractAsyncContextManager[OpenSession]],
+        submit: Callable[[list[tuple[OpenSession, AppendCall]]], None],
+    ) -> None:
         self._root = root
         self._readers = readers
-        self._append = append
+        self._hold = hold
+        self._submit = submit
         self._loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(THREADS, "tree")
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
@@ -72,40 +87,50 @@ class Trees:
         """Where the session keeps what its files were."""
         return BlobStore(paths.blobs_folder(paths.session_folder(self._root, session_id)))
 
-    async def work(self, session_id: str, do: Callable[[History], Result]) -> Result:
-        """Let ``do`` have the session's history, in a thread and alone with it.
-
-        ``do`` may be called again from the beginning, as long as it has recorded nothing, when others appended.
+    async def look(self, session_id: str, do: Callable[[History], Result]) -> Result:
+        """Let ``do`` read the session's history, in a thread.
 
         Raises:
-            InvalidId, SessionNotFound, StorageError. LogGapError: events are missing.
-            what ``do`` and an append raise; SeqConflict: others were faster, again and again.
+            InvalidId, SessionNotFound, StorageError. LogGapError: events are missing. What ``do`` raises.
         """
-        turn = self._turns.setdefault(session_id, asyncio.Lock())
-        try:
-            async with turn:
-                for tried in range(TRIES):
-                    kept = await self._caught_up(session_id)
-                    recorder = _StoreRecorder(self, session_id, kept)
-                    history = History(recorder, tree=kept.tree)
-                    try:
-                        return await self._loop.run_in_executor(self._threads, do, history)
-                    except SeqConflict:
-                        if recorder.recorded or tried == TRIES - 1:
-                            raise
-                raise AssertionError("unreachable")
-        finally:
-            self._trim()
+        async with self._turn(session_id):
+            kept = await self._caught_up(session_id)
+            return await self._run(do, History(_NoRecorder(kept), tree=kept.tree))
 
-    async def append(self, session_id: str, events: list[NewEvent], head_seq: int) -> AppendOutcome:
-        """Raises what an append raises; SeqConflict: the head is another one."""
+    async def work(self, session_id: str, do: Callable[[History], Result]) -> Result:
+        """Let ``do`` read and add to the session's history, in a thread; appends of others wait until it is done.
+
+        Raises:
+            what :meth:`look` and an append raise. Locked: another process writes the session; nothing was done.
+        """
+        async with self._turn(session_id):
+            await self._caught_up(session_id)  # the most of it while others still append
+            async with self._hold(session_id) as session:
+                kept = await self._caught_up(session_id)
+                return await self._run(do, History(_StoreRecorder(self, session, kept), tree=kept.tree))
+
+    def append_from_thread(self, session: OpenSession, events: list[NewEvent], head_seq: int) -> AppendOutcome:
+        """Append to a held session, for a piece of work; raises what an append raises."""
+        size = check_events(events)
+        return asyncio.run_coroutine_threadsafe(self._append(session, events, head_seq, size), self._loop).result()
+
+    async def _append(self, session: OpenSession, events: list[NewEvent], head_seq: int, size: int) -> AppendOutcome:
         waiting = OneAnswer()
-        self._append([AppendCall(session_id, events, head_seq, True, waiting)])
+        self._submit([(session, AppendCall(session.session_id, events, head_seq, True, waiting, size=size))])
         return await waiting.future
 
-    def append_from_thread(self, session_id: str, events: list[NewEvent], head_seq: int) -> AppendOutcome:
-        """As :meth:`append`, for a piece of work."""
-        return asyncio.run_coroutine_threadsafe(self.append(session_id, events, head_seq), self._loop).result()
+    async def _run(self, do: Callable[[History], Result], history: History) -> Result:
+        return await self._loop.run_in_executor(self._threads, do, history)
+
+    @asynccontextmanager
+    async def _turn(self, session_id: str) -> AsyncIterator[None]:
+        """One piece of work at a time for a session."""
+        lock = self._turns.setdefault(session_id, asyncio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            self._trim()
 
     async def _caught_up(self, session_id: str) -> _Kept:
         generation, head_seq = await self._readers.head(session_id)
@@ -138,13 +163,25 @@ class Trees:
             del self._turns[session_id]
 
 
+class _NoRecorder(Recorder):
+    """Of a history that is only looked at."""
+
+    def __init__(self, kept: _Kept) -> None:
+        self._kept = kept
+
+    def load(self) -> list[Event]:
+        return list(self._kept.tree.events)
+
+    def record(self, proposals: Sequence[Proposal]) -> list[Event]:  # noqa: ARG002
+        raise ReadOnly("this history is only looked at; nothing can be added to it")
+
+
 class _StoreRecorder(Recorder):
     """Records through the store; used in a thread."""
 
-    def __init__(self, trees: Trees, session_id: str, kept: _Kept) -> None:
-        self.recorded = False
+    def __init__(self, trees: Trees, session: OpenSession, kept: _Kept) -> None:
         self._trees = trees
-        self._session_id = session_id
+        self._session = session
         self._kept = kept
 
     def load(self) -> list[Event]:
@@ -157,8 +194,7 @@ class _StoreRecorder(Recorder):
             NewEvent(proposal.type, msgspec.Raw(metadata), None, proposal.parent_id, now)
             for proposal, metadata in zip(proposals, encoded, strict=True)
         ]
-        outcome = self._trees.append_from_thread(self._session_id, events, self._kept.head_seq)
-        self.recorded = True
+        outcome = self._trees.append_from_thread(self._session, events, self._kept.head_seq)
         self._kept.head_seq = outcome.last_seq
         added = []
         leaf = self._kept.tree.leaf
@@ -171,15 +207,12 @@ class _StoreRecorder(Recorder):
 
 
 def _gap(session_id: str, known: int, seqs: list[int], head_seq: int) -> LogGapError:
-    """What is missing between what is known and the first number that is there again."""
-    for seq in seqs:
-        if seq != known + 1:
-            break
-        known = seq
-    following = next((seq for seq in seqs if seq > known), head_seq + 1)
-    missing = list(range(known + 1, min(following, known + 1001)))
+    """What is missing behind what is known: between the numbers that are there, or up to the head."""
+    last = seqs[-1] if seqs else head_seq
+    there = set(seqs)
+    missing = [seq for seq in range(known + 1, last + 1) if seq not in there][:MISSING_NAMED]
+    named = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
     return LogGapError(
-        f"the log of {session_id!r} lacks the events {known + 1} to {following - 1}; sessions.verify says what is "
-        "wrong with it",
+        f"the log of {session_id!r} lacks events ({named}); sessions.verify says what is wrong with it",
         missing=missing,
     )

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from threading import Lock
 from typing import Any
@@ -35,6 +36,7 @@ from chimera.sessions.summary import microdollars
 __all__ = ["SQLiteSessionStorage", "find_statement"]
 
 BUSY_SECONDS = 30.0
+ASK_AGAIN_SECONDS = 0.01
 
 _MARK = """
     INSERT INTO session_facets_due SELECT NEW.session_id
@@ -232,12 +234,25 @@ def _prepare(connection: sqlite3.Connection) -> None:
     """Add what is missing, all or nothing. The journal's mode cannot change inside a transaction, so it comes first."""
     if connection.execute(_IS_PREPARED).fetchone() is not None:
         return
-    connection.execute("PRAGMA journal_mode = WAL")
+    _use_wal(connection)
     connection.execute("BEGIN IMMEDIATE")
     if connection.execute(_IS_PREPARED).fetchone() is None:
         for statement in _ADDITIONS:
             connection.execute(statement)
     connection.execute("COMMIT")
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """SQLite does not wait for others when the mode changes, whatever the timeout says: it is asked again."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(ASK_AGAIN_SECONDS)
 
 
 def _settle_due(connection: sqlite3.Connection) -> None:

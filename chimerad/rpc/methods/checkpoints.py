@@ -28,7 +28,7 @@ async def list_checkpoints(context: CallContext, asked: parameters.CheckpointLis
             ]
         )
 
-    return await context.daemon.store.trees.work(asked.session_id, look)
+    return await context.daemon.store.trees.look(asked.session_id, look)
 
 
 async def restore(context: CallContext, asked: parameters.CheckpointRestoreParams) -> results.CheckpointRestored:

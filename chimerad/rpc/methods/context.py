@@ -33,7 +33,7 @@ async def messages(context: CallContext, asked: parameters.ContextMessagesParams
         more = start + len(page) < len(found)
         return results.ContextMessages(page, estimate_tokens(found), str(start + len(page)) if more else None)
 
-    return await context.daemon.store.trees.work(asked.session_id, look)
+    return await context.daemon.store.trees.look(asked.session_id, look)
 
 
 async def compact(context: CallContext, asked: parameters.CompactParams) -> results.Compacted:
@@ -112,7 +112,7 @@ def _page(found: list[Message]) -> list[Message]:
 def _place_of(cursor: str | None) -> int:
     if cursor is None:
         return 0
-    if not cursor.isdigit() or len(cursor) > 18:
+    if not (cursor.isascii() and cursor.isdigit()) or len(cursor) > 18:
         raise InvalidParams(f"the cursor {cursor[:40]!r} is none of context.messages; give next_cursor of a page")
     return int(cursor)
 

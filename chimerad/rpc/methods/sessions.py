@@ -96,7 +96,7 @@ async def fork(context: CallContext, asked: parameters.ForkParams) -> object:
     def find(history: History) -> list[Event]:
         return history.tree.path(_event_at(history, asked.at))
 
-    path = await context.daemon.store.trees.work(asked.session_id, find)
+    path = await context.daemon.store.trees.look(asked.session_id, find)
     if not path:
         raise InvalidParams("the session has no events yet; there is nothing to go on from")
     return await context.daemon.store.fork(asked.session_id, path, asked.title, asked.flavour)

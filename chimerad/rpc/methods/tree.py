@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from chimera.sessions.branch_summary import summary_of_branch, with_summary
+from chimera.sessions.event_tree import EventTree, Node
 from chimera.sessions.history import History
 from chimera.sessions.proposals import Proposal, propose_branch, propose_label, propose_merge, propose_switch
 from chimerad.rpc import parameters, results
@@ -10,14 +13,16 @@ from chimerad.rpc.context import CallContext, Handler
 
 __all__ = ["HANDLERS"]
 
-NODES_A_PAGE = 12_000
-"""As many as fit 8 MiB: a node takes less than 700 bytes, whatever its event says."""
+PAGE_BYTES = 8 * 1024 * 1024
+NODES_AT_ONCE = 1000
+
+_encode = msgspec.json.Encoder().encode
 
 
 async def show(context: CallContext, asked: parameters.TreeShowParams) -> results.TreeShown:
     def look(history: History) -> results.TreeShown:
         tree = history.tree
-        nodes = tree.nodes(asked.from_seq - 1, NODES_A_PAGE)
+        nodes = _page(tree, asked.from_seq - 1)
         shown_through = asked.from_seq - 1 + len(nodes)
         return results.TreeShown(
             nodes=nodes,
@@ -27,7 +32,7 @@ async def show(context: CallContext, asked: parameters.TreeShowParams) -> result
             next_seq=shown_through + 1 if shown_through < len(tree.events) else None,
         )
 
-    return await context.daemon.store.trees.work(asked.session_id, look)
+    return await context.daemon.store.trees.look(asked.session_id, look)
 
 
 async def branch(context: CallContext, asked: parameters.TreeBranchParams) -> results.BranchMade:
@@ -60,6 +65,19 @@ async def label(context: CallContext, asked: parameters.TreeLabelParams) -> resu
         return results.Ok(True)
 
     return await context.daemon.store.trees.work(asked.session_id, name)
+
+
+def _page(tree: EventTree, start: int) -> list[Node]:
+    """As many nodes as fit; at least one, where there is one."""
+    page: list[Node] = []
+    size = 0
+    while nodes := tree.nodes(start + len(page), NODES_AT_ONCE):
+        for node in nodes:
+            size += len(_encode(node)) + 1
+            if size > PAGE_BYTES and page:
+                return page
+            page.append(node)
+    return page
 
 
 def _go(history: History, proposal: Proposal, summarise: bool) -> str:
