@@ -37,7 +37,7 @@ __all__ = ["Trees"]
 
 TREES_KEPT = 8
 EVENTS_KEPT = 200_000
-"""Of all trees together; an event takes about as much memory as its bytes twice over."""
+"""Of all trees together."""
 
 PAGE_EVENTS = 5000
 PAGE_BYTES = 8 * 1024 * 1024
