@@ -14,11 +14,10 @@ import errno
 import hashlib
 import os
 import re
-import sys
-from types import ModuleType
 
 from chimera import durable
 from chimera.errors import ChimeraError, InvalidParams, NoSpace, StorageError, TooLarge
+from chimera.zstd import zstd_module
 
 __all__ = ["DIGEST_PATTERN", "MAX_BLOB_BYTES", "BlobStore", "digest_of"]
 
@@ -141,7 +140,7 @@ class BlobStore:
         return False
 
     def _write(self, digest: str, body: bytes) -> None:
-        packed: bytes = _zstd().compress(body, COMPRESSION_LEVEL)
+        packed: bytes = zstd_module().compress(body, COMPRESSION_LEVEL)
         if len(packed) < len(body):
             durable.replace_file(self._path(digest, ".zst"), packed)
         else:
@@ -163,7 +162,7 @@ def _check_digest(digest: str) -> None:
 
 def _unpack(stored: bytes) -> bytes | None:
     """What one zstd frame holds; None when it is damaged or claims too much."""
-    zstd = _zstd()
+    zstd = zstd_module()
     try:
         size = zstd.get_frame_info(stored).decompressed_size
         if size not in range(MAX_BLOB_BYTES + 1) or zstd.get_frame_size(stored) != len(stored):
@@ -179,12 +178,3 @@ def _refusal(digest: str, error: OSError) -> ChimeraError:
         f"the disk refused to keep the blob {digest} ({error.strerror or error}); try again when it accepts writes",
         blob=digest,
     )
-
-
-def _zstd() -> ModuleType:
-    if sys.version_info >= (3, 14):  # pragma: no cover - depends on the interpreter
-        from compression import zstd
-    else:
-        from backports import zstd
-    module: ModuleType = zstd
-    return module

@@ -7,13 +7,13 @@ into bytes: which sessions are packed, and when, is decided elsewhere. The compr
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from types import ModuleType
 
 import msgspec
 
 from chimera.events.chain import CHAIN_START, link
+from chimera.zstd import zstd_module
 
 __all__ = ["PACKED_FILE", "PackedLayout", "Packing", "Unpacked", "pack", "unpack"]
 
@@ -69,7 +69,7 @@ class Unpacked(msgspec.Struct):
 
 def pack(records: Iterable[bytes], packing: Packing) -> bytes:
     """The bytes of ``events.jsonl.zst`` for records without their newlines."""
-    zstd = _zstd()
+    zstd = zstd_module()
     options = {
         zstd.CompressionParameter.compression_level: COMPRESSION_LEVEL,
         zstd.CompressionParameter.checksum_flag: 1,
@@ -92,7 +92,7 @@ def pack(records: Iterable[bytes], packing: Packing) -> bytes:
 
 def unpack(body: bytes) -> Unpacked:
     """Everything that can be read of a packed file; never raises for what stands in it."""
-    zstd = _zstd()
+    zstd = zstd_module()
     found = Unpacked([], None)
     position = 0
     while position < len(body):
@@ -128,12 +128,3 @@ def _read_note(note: bytes) -> Packing | None:
         return msgspec.json.decode(text, type=Packing)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-
-
-def _zstd() -> ModuleType:
-    if sys.version_info >= (3, 14):  # pragma: no cover - depends on the interpreter
-        from compression import zstd
-    else:
-        from backports import zstd
-    module: ModuleType = zstd
-    return module
