@@ -39,9 +39,13 @@ from chimera.sessions.recorder import MemoryRecorder, Recorder
 from chimera.sessions.state import PendingMessage, SessionState, Todo
 from chimera.sessions.storage.base import SessionStorage, StoredSession
 from chimera.sessions.stored import proposals_of, stored_of
+from chimera.sessions.tree import SessionTree
 from chimera.sessions.turn import TurnJournal, close_open_turn
 
 __all__ = ["Session"]
+
+
+STATE_KINDS = ("system_prompt", "model", "permission_mode")
 
 
 class Session:
@@ -54,9 +58,13 @@ class Session:
         session_id: by default a new one.
         auto_compact: shorten the context by itself when the model's window fills up.
         compaction: how; by default an extract that keeps the lists of files. The agent's ``window`` (tokens) says when.
+        tree: the graph of related sessions that this one, and every fork of it, is noted in.
         recorder: where its events go; by default into memory alone.
         parent_id: the session it was forked from.
     """
+
+    journalled = False
+    """Whether its event log is the truth, and what a storage has of it a copy."""
 
     def __init__(
         self,
@@ -66,11 +74,13 @@ class Session:
         *,
         auto_compact: bool = True,
         compaction: CompactionStrategy | None = None,
+        tree: SessionTree | None = None,
         recorder: Recorder | None = None,
         parent_id: str | None = None,
     ) -> None:
         self.agent = agent
         self.storage = storage
+        self.tree = tree
         self.parent_id = parent_id
         self.created_at = time.time()
         self._session_id = new_session_id("mink") if session_id is None else check_session_id(session_id)
@@ -83,13 +93,20 @@ class Session:
         self._lock = threading.RLock()  # steer, queue and cancel come from other threads than the turn's
         self._seed()
         self._attach_todos()
+        if tree is not None and not tree.knows(self._session_id):
+            tree.add(self._session_id)
 
     @classmethod
-    def resume(cls, session_id: str, agent: Any = None, storage: SessionStorage | None = None) -> Session:
+    def resume(
+        cls, session_id: str, agent: Any = None, storage: SessionStorage | None = None, *, use_copy: bool = False
+    ) -> Session:
         """The session as it was: from its event log, else from ``storage``, else from the configured file storage.
 
+        What a storage has of a journalled session is a copy of its end; with ``use_copy`` it is taken for the session
+        where the log is gone.
+
         Raises:
-            SessionNotFound: neither knows it.
+            SessionNotFound: neither knows it, or only a copy of it is left.
             LogGapError: its log lacks events.
         """
         folder = paths.session_folder(paths.eventlog_root(paths.home()), check_session_id(session_id))
@@ -101,6 +118,11 @@ class Session:
         if stored is None:
             raise SessionNotFound(
                 f"session not found: {session_id}; neither the event log nor the session storage has it"
+            )
+        if stored.metadata.get("journalled") and not use_copy:
+            raise SessionNotFound(
+                f"the event log of {session_id} is gone ({folder}); the storage has a copy of its last messages: "
+                "resume with use_copy=True to go on from that"
             )
         return cls.of_stored(stored, agent, storage)
 
@@ -201,12 +223,13 @@ class Session:
 
     def stored(self) -> StoredSession:
         """What a storage keeps of it."""
-        return stored_of(self._session_id, self.state, self.parent_id, self.created_at)
+        return stored_of(self._session_id, self.state, self.parent_id, self.created_at, journalled=self.journalled)
 
     def fork(self, name: str | None = None) -> Session:
         """A child session that begins with this conversation; ``name`` is its branch's."""
         recorder = MemoryRecorder(self._history.tree.path())
         child = Session(self.agent, self.storage, recorder=recorder, parent_id=self._session_id)
+        self._note_child(child)
         if name is not None:
             child.branch(name)
         return child
@@ -295,6 +318,17 @@ class Session:
         tracker.restore_lists(self.state.files_read, self.state.files_modified)
         return tracker
 
+    def change_state(self, kind: str, value: str) -> int:
+        """Set ``model``, ``permission_mode`` or ``system_prompt`` from here on; returns the ``seq`` that keeps it.
+
+        Raises:
+            InvalidParams: there is no such kind.
+        """
+        if kind not in STATE_KINDS:
+            raise InvalidParams(f"{kind!r} is no state of a session; it must be one of {', '.join(STATE_KINDS)}")
+        with self._lock:
+            return self._history.record(Proposal("state_change", {"kind": kind, "value": value}))[-1].seq
+
     def write_todos(self, todos: list[Todo], op: str) -> None:
         """Keep the whole list after a change."""
         listed = [{"id": todo.id, "task": todo.task, "done": todo.done} for todo in todos]
@@ -308,6 +342,11 @@ class Session:
         prompt = getattr(self.agent, "prompt", None)
         if not self._history.events and isinstance(prompt, str) and prompt:
             self._history.record(Proposal("state_change", {"kind": "system_prompt", "value": prompt}))
+
+    def _note_child(self, child: Session) -> None:
+        if self.tree is not None:
+            self.tree.fork(self._session_id, session_id=child.session_id)
+            child.tree = self.tree
 
     def _attach_todos(self) -> None:
         for tool in getattr(self.agent, "tools", None) or ():

@@ -16,8 +16,13 @@ from chimera.sessions.storage.base import StoredSession
 __all__ = ["proposals_of", "stored_of"]
 
 
-def stored_of(session_id: str, state: SessionState, parent_id: str | None, created_at: float) -> StoredSession:
-    """What a storage keeps of a session in this state; ``created_at`` in seconds since the epoch."""
+def stored_of(
+    session_id: str, state: SessionState, parent_id: str | None, created_at: float, *, journalled: bool = False
+) -> StoredSession:
+    """What a storage keeps of a session in this state; ``created_at`` in seconds since the epoch.
+
+    ``journalled``: it is a copy, the truth is in the event log.
+    """
     metadata: dict[str, Any] = {
         "branch": state.branch,
         "model": state.model,
@@ -25,6 +30,7 @@ def stored_of(session_id: str, state: SessionState, parent_id: str | None, creat
         "todos": [{"id": todo.id, "task": todo.task, "done": todo.done} for todo in state.todos],
         "files_read": state.files_read,
         "files_modified": state.files_modified,
+        "journalled": journalled,
     }
     return StoredSession(
         session_id=session_id,

@@ -115,6 +115,11 @@ class SessionTree:
             self._refresh()
             return self._branch
 
+    def knows(self, node_id: str) -> bool:
+        """Whether there is a node of this id."""
+        with self._reading:
+            return node_id in self._refresh().nodes
+
     def node(self, node_id: str) -> SessionNode:
         """Raises InvalidParams: there is no such node."""
         with self._reading:

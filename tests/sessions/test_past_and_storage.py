@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,9 +10,9 @@ import pytest
 
 from chimera.agent.loop_events import FileAccessed, StepStarted
 from chimera.core.todos import TodoTool
-from chimera.errors import InvalidParams, StorageError
+from chimera.errors import InvalidParams, SessionNotFound, StorageError
 from chimera.events.event import Event
-from chimera.sessions import Session
+from chimera.sessions import Session, SessionTree
 from chimera.sessions.eventlog import EventLog, EventSourcedSession
 from chimera.sessions.proposals import Proposal
 from chimera.sessions.recorder import LogRecorder
@@ -134,3 +135,44 @@ def test_a_task_number_is_never_given_twice(tmp_path: Path) -> None:
     assert again.add("c").id == 3
     with pytest.raises(InvalidParams):
         again.set(["d", " "])
+
+
+def test_a_copy_of_a_journalled_session_is_not_taken_for_it_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHIMERA_HOME", str(tmp_path))
+    storage = MemorySessionStorage()
+    session = EventSourcedSession(ScriptedAgent(says("yes")), None, SESSION_ID, storage=storage)
+    session.chat("one")
+    shutil.rmtree(tmp_path / "eventlog" / SESSION_ID)
+    with pytest.raises(SessionNotFound, match="use_copy=True"):
+        Session.resume(SESSION_ID, None, storage)
+    resumed = Session.resume(SESSION_ID, None, storage, use_copy=True)
+    assert [one.content for one in resumed.messages] == ["one", "yes"]
+
+
+def test_model_and_permissions_come_back_and_follow_the_branch(tmp_path: Path) -> None:
+    session = EventSourcedSession(ScriptedAgent(says("yes")), tmp_path, SESSION_ID)
+    session.change_state("model", "opus-4")
+    session.chat("one")
+    session.branch("aside")
+    session.change_state("model", "glm-5")
+    session.change_state("permission_mode", "full")
+    resumed = EventSourcedSession.resume(tmp_path, SESSION_ID)
+    assert (resumed.state.model, resumed.state.permission_mode) == ("glm-5", "full")
+    resumed.switch("main")
+    assert (resumed.state.model, resumed.state.permission_mode) == ("opus-4", "")
+    with pytest.raises(InvalidParams, match="permission_mode"):
+        resumed.change_state("mood", "good")
+
+
+def test_forks_are_noted_in_the_graph_of_sessions(tmp_path: Path) -> None:
+    tree = SessionTree(tmp_path / "tree.jsonl")
+    session = EventSourcedSession(ScriptedAgent(says("yes")), tmp_path / "eventlog", SESSION_ID, tree=tree)
+    session.chat("one")
+    child = session.fork("try")
+    grandchild = child.fork()
+    again = SessionTree(tmp_path / "tree.jsonl")
+    history = [node.session_id for node in again.iter_history(grandchild.session_id)]
+    assert history == [grandchild.session_id, child.session_id, SESSION_ID]
+    EventSourcedSession.resume(tmp_path / "eventlog", SESSION_ID, tree=again)

@@ -26,6 +26,7 @@ from chimera.sessions.proposals import propose_switch
 from chimera.sessions.recorder import LogRecorder
 from chimera.sessions.session import Session
 from chimera.sessions.storage.base import SessionStorage
+from chimera.sessions.tree import SessionTree
 from chimera.sessions.turn import close_open_turn
 
 __all__ = ["EventSourcedSession"]
@@ -39,9 +40,11 @@ class EventSourcedSession(Session):
             root under ``CHIMERA_HOME``.
         session_id: by default a new one.
         storage: where a copy goes at the end of each turn; None: nowhere.
-        auto_compact, compaction: as :class:`Session` has them.
+        auto_compact, compaction, tree: as :class:`Session` has them.
         fsync: as :class:`EventLog` has it.
     """
+
+    journalled = True
 
     def __init__(
         self,
@@ -52,6 +55,7 @@ class EventSourcedSession(Session):
         storage: SessionStorage | None = None,
         auto_compact: bool = True,
         compaction: CompactionStrategy | None = None,
+        tree: SessionTree | None = None,
         fsync: Fsync = "event",
     ) -> None:
         chosen = new_session_id("mink") if session_id is None else check_session_id(session_id)
@@ -64,6 +68,7 @@ class EventSourcedSession(Session):
             chosen,
             auto_compact=auto_compact,
             compaction=compaction,
+            tree=tree,
             recorder=LogRecorder(self.log),
             parent_id=point.session_id if point is not None else None,
         )
@@ -82,6 +87,7 @@ class EventSourcedSession(Session):
         storage: SessionStorage | None = None,
         auto_compact: bool = True,
         compaction: CompactionStrategy | None = None,
+        tree: SessionTree | None = None,
         fsync: Fsync = "event",
     ) -> Self:
         """The session as its log tells; a turn that its program did not end is closed as interrupted.
@@ -100,6 +106,7 @@ class EventSourcedSession(Session):
             storage=storage,
             auto_compact=auto_compact,
             compaction=compaction,
+            tree=tree,
             fsync=fsync,
         )
         close_open_turn(session._history)
@@ -142,6 +149,7 @@ class EventSourcedSession(Session):
             compaction=self._compaction,
             fsync=self._fsync,
         )
+        self._note_child(child)
         if name is not None:
             child.branch(name)
         return child
