@@ -50,9 +50,10 @@ def _wait_attached(strace: subprocess.Popen[bytes], pid: int) -> None:
 def _all_traced(pid: int) -> bool:
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/status") as status:
-                if "TracerPid:\t0\n" in status.read():
-                    return False
+            with open(f"/proc/{pid}/task/{thread}/status") as file:
+                status = file.read()
+            if "TracerPid:\t0\n" in status and "State:\tZ" not in status:  # one that has died is traced by nobody
+                return False
     except (FileNotFoundError, ProcessLookupError):
         return True  # it died at once: that is what some faults are for
     return True
