@@ -109,6 +109,8 @@ class Victim:
             with self.connect() as connection:
                 connection.call("daemon.hello")
         except (OSError, EOFError):
+            assert self.daemon is not None
+            self.daemon.process.wait()
             self.kills += 1
             return False
         return True

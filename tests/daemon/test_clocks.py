@@ -37,7 +37,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 async def append(store: Store, session_id: str) -> None:
     answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-    store.append(AppendCall(session_id, [NewEvent("user_message")], None, True, Telling(answered.set_result)))
+    store.append([AppendCall(session_id, [NewEvent("user_message")], None, True, Telling(answered.set_result))])
     assert isinstance(await answered, AppendOutcome)
 
 

@@ -61,7 +61,7 @@ def send(
     """An append on its way."""
     answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
     event = NewEvent("user_message", id=event_id)
-    store.append(AppendCall(session_id, [event], None, durability == "durable", Telling(answered.set_result)))
+    store.append([AppendCall(session_id, [event], None, durability == "durable", Telling(answered.set_result))])
     return answered
 
 
@@ -139,7 +139,7 @@ def test_a_holder_waits_for_every_opening_that_is_under_way(home: Path, monkeypa
             second.append(send(store, session_id))
 
         event = NewEvent("user_message")
-        store.append(AppendCall(session_id, [event], None, True, Telling(done)))
+        store.append([AppendCall(session_id, [event], None, True, Telling(done))])
         async with store._registry.hold(session_id) as session:
             assert isinstance(await refused, StorageError)
             assert session is not None
@@ -158,7 +158,7 @@ def test_a_mistake_in_one_answer_leaves_nobody_else_waiting(home: Path) -> None:
         def broken(_outcome: Outcome) -> None:
             raise ValueError("a bug of ours")
 
-        store.append(AppendCall(session_id, [NewEvent("user_message")], None, True, Telling(broken)))
+        store.append([AppendCall(session_id, [NewEvent("user_message")], None, True, Telling(broken))])
         behind = [send(store, session_id, f"behind-{number}") for number in range(3)]
         assert all(isinstance(one, AppendOutcome) for one in await asyncio.gather(*before))
         for outcome in await asyncio.gather(*behind):
