@@ -228,7 +228,14 @@ class Session:
     def fork(self, name: str | None = None) -> Session:
         """A child session that begins with this conversation; ``name`` is its branch's."""
         recorder = MemoryRecorder(self._history.tree.path())
-        child = Session(self.agent, self.storage, recorder=recorder, parent_id=self._session_id)
+        child = Session(
+            self.agent,
+            self.storage,
+            auto_compact=self._auto_compact,
+            compaction=self._compaction,
+            recorder=recorder,
+            parent_id=self._session_id,
+        )
         self._note_child(child)
         if name is not None:
             child.branch(name)
@@ -306,14 +313,18 @@ class Session:
         return window if isinstance(window, int) else 0
 
     @property
+    def folder(self) -> str:
+        """Where the session keeps what is no event."""
+        return os.path.join(paths.home(), "sessions", self._session_id)
+
+    @property
     def blobs(self) -> BlobStore:
         """Where it is kept what files were."""
-        folder = os.path.join(paths.home(), "sessions", self._session_id)
-        make_folder(folder)
-        return BlobStore(paths.blobs_folder(folder))
+        return BlobStore(paths.blobs_folder(self.folder))
 
     def file_tracker(self, cwd: str) -> FileTracker:
         """For tools that read and write files below ``cwd``; carries on with the session's lists."""
+        make_folder(self.folder)
         tracker = FileTracker(self.blobs, cwd)
         tracker.restore_lists(self.state.files_read, self.state.files_modified)
         return tracker

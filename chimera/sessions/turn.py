@@ -81,7 +81,7 @@ class TurnJournal:
     def finish(self, state: str, error: str | None = None) -> None:
         """Close the turn: ``done``, ``failed`` or ``interrupted``."""
         result = {
-            "output": self.output or "".join(self._text),
+            "output": "".join(self._text) or self.output,
             "steps": self.steps,
             "tool_calls_total": self.tool_calls,
             "success": state == "done",
@@ -96,14 +96,19 @@ class TurnJournal:
         self._open.clear()
 
     def _start_step(self, step: int) -> None:
+        if self._text:  # the step before was never ended
+            self._record()
+            self._close_text()
         self._step = step
         self.steps += 1
         self._record(Proposal("step_start", {"turn_id": self.turn_id, "step": step}))
 
     def _end_step(self, event: StepEnded) -> None:
-        text = "".join(self._text)
         self._record(Proposal("step_end", {"turn_id": self.turn_id, "step": event.step, "usage": dict(event.usage)}))
-        self.output = text or self.output
+        self._close_text()
+
+    def _close_text(self) -> None:
+        self.output = "".join(self._text) or self.output
         self._text, self._logged = [], 0
 
     def _record(self, *proposals: Proposal) -> None:

@@ -143,12 +143,10 @@ class Trees:
         while kept.head_seq < head_seq:
             rows, page_generation, _ = await self._readers.page(session_id, kept.head_seq + 1, PAGE_EVENTS, PAGE_BYTES)
             seqs = [seq for seq, _ in rows]
-            if page_generation != generation or seqs != list(range(kept.head_seq + 1, kept.head_seq + len(seqs) + 1)):
+            expected = list(range(kept.head_seq + 1, kept.head_seq + len(seqs) + 1))
+            if not rows or page_generation != generation or seqs != expected:
                 del self._kept[session_id]
                 raise _gap(session_id, kept.head_seq, seqs, head_seq)
-            if not rows:
-                del self._kept[session_id]
-                raise _gap(session_id, kept.head_seq, [], head_seq)
             lines = b"\n".join([event for _, event in rows])
             events = await self._loop.run_in_executor(self._threads, _decode_lines, lines)
             for event in events:

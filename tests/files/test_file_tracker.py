@@ -217,9 +217,9 @@ IMAGES: list[Image | None] = [
 @pytest.mark.parametrize("before", IMAGES)
 @pytest.mark.parametrize("after", IMAGES)
 def test_an_access_comes_back_from_its_event(before: Image | None, after: Image | None) -> None:
-    access = FileAccess("/work/größer", "write", before, after)
+    access = FileAccess("/srv/größer", "write", before, after)
     metadata = json.loads(encode_metadata({**access.to_metadata(), "call_id": "c1"}))
-    assert metadata["path"] == "/work/größer"
+    assert metadata["path"] == "/srv/größer"
     assert FileAccess.from_metadata(metadata) == access
 
 

@@ -177,17 +177,13 @@ class EventLog:
             new = _new_event(event.type, event.metadata, event.id, event.parent_id, event.ts or None)
         else:
             new = _new_event(event, metadata or {}, event_id, parent_id, ts)
-        return self._append([new])[0]
+        return self.append_new([new])[0]
 
     def extend(self, events: Iterable[Event]) -> list[int]:
         """Append several events, all or none; returns their indices."""
-        return self._append(
+        return self.append_new(
             [_new_event(one.type, one.metadata, one.id, one.parent_id, one.ts or None) for one in events]
         )
-
-    def append_new(self, events: list[NewEvent]) -> list[int]:
-        """As :meth:`extend`, for events that are not in any log yet."""
-        return self._append(events)
 
     def sync(self) -> None:
         """Make everything appended so far durable, whatever ``fsync`` says.
@@ -210,7 +206,8 @@ class EventLog:
     ) -> None:
         self.close()
 
-    def _append(self, events: list[NewEvent]) -> list[int]:
+    def append_new(self, events: list[NewEvent]) -> list[int]:
+        """As :meth:`extend`, for events that are in no log yet."""
         check_events(events)
         for event in events:
             event.id = event.id or new_event_id()  # a retry through the daemon must not append twice

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from chimera import paths
-from chimera.blobs import BlobStore
 from chimera.client.blocking import Client
 from chimera.compaction import CompactionStrategy
 from chimera.errors import InvalidParams, SessionNotFound
@@ -74,8 +73,8 @@ class EventSourcedSession(Session):
         )
 
     @property
-    def blobs(self) -> BlobStore:
-        return BlobStore(paths.blobs_folder(self.log.directory))
+    def folder(self) -> str:
+        return self.log.directory
 
     @classmethod
     def resume(  # type: ignore[override]  # the documents give it the log's place first
