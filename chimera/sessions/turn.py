@@ -80,8 +80,10 @@ class TurnJournal:
 
     def finish(self, state: str, error: str | None = None) -> None:
         """Close the turn: ``done``, ``failed`` or ``interrupted``."""
+        self._record()
+        self._close_text()
         result = {
-            "output": "".join(self._text) or self.output,
+            "output": self.output,
             "steps": self.steps,
             "tool_calls_total": self.tool_calls,
             "success": state == "done",
@@ -96,9 +98,8 @@ class TurnJournal:
         self._open.clear()
 
     def _start_step(self, step: int) -> None:
-        if self._text:  # the step before was never ended
-            self._record()
-            self._close_text()
+        self._record()
+        self._close_text()  # where the step before was never ended
         self._step = step
         self.steps += 1
         self._record(Proposal("step_start", {"turn_id": self.turn_id, "step": step}))

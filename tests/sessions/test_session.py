@@ -368,3 +368,19 @@ def test_a_session_without_a_log_keeps_files_too(tmp_path: Path, monkeypatch: py
     writes(session, folder, "a", "after")
     assert session.undo().restored == [str(folder / "a")]
     assert (folder / "a").read_text() == "before"
+
+
+def test_a_step_that_is_never_ended_keeps_its_text_to_itself(session: Session) -> None:
+    session.agent = ScriptedAgent([StepStarted(1), TextDelta("one"), StepStarted(2), TextDelta("two")])
+    assert session.chat("go") == "two"
+    assert [one.content for one in session.messages] == ["go", "one", "two"]
+
+
+def test_taking_back_a_conversation_alone_leaves_nothing_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHIMERA_HOME", str(tmp_path / "home"))
+    session = Session(ScriptedAgent(says("yes")))
+    session.chat("go")
+    session.undo()
+    assert not (tmp_path / "home").exists()
